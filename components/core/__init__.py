@@ -1,0 +1,59 @@
+"""What every room may use: strict config, frozen records, safe files, runtime choices, progress."""
+
+from components.core.artifacts import (
+    Checkpoint,
+    EvaluationReport,
+    IdentityFigures,
+    Personalization,
+    PhotoFolder,
+    Promotion,
+    Record,
+    ShardFile,
+    ShardManifest,
+)
+from components.core.config import StrictConfig, deep_merge, dump_yaml, fingerprint, load_yaml
+from components.core.progress import Progress, track
+from components.core.ray_session import ray_session
+from components.core.runtime import derive_seed, pick_device, pick_dtype, seed_everything, setup_logging
+from components.core.settings import RuntimeConfig, TrackingConfig
+from components.core.storage import (
+    atomic_path,
+    inside,
+    sha256_file,
+    sha256_folder,
+    write_bytes_atomic,
+    write_text_atomic,
+)
+
+__all__ = [
+    "Checkpoint",
+    "EvaluationReport",
+    "IdentityFigures",
+    "Personalization",
+    "PhotoFolder",
+    "Progress",
+    "Promotion",
+    "Record",
+    "RuntimeConfig",
+    "ShardFile",
+    "ShardManifest",
+    "StrictConfig",
+    "TrackingConfig",
+    "atomic_path",
+    "deep_merge",
+    "derive_seed",
+    "dump_yaml",
+    "fingerprint",
+    "inside",
+    "load_yaml",
+    "pick_device",
+    "pick_dtype",
+    "ray_session",
+    "seed_everything",
+    "setup_logging",
+    "sha256_file",
+    "sha256_folder",
+    "track",
+    "write_bytes_atomic",
+    "write_text_atomic",
+]

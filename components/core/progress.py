@@ -1,0 +1,67 @@
+"""Progress of long work: one line with a bar, counts, rate and time left, in a terminal; a log line each 10% elsewhere."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Self, TypeVar
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+class Progress:
+    """Counts work towards a total and shows it.
+
+    Args:
+        label: What is being done, e.g. "prepare".
+        total: Number of units, or None if not known.
+        unit: What is counted, e.g. "photos".
+    """
+
+    def __init__(self, label: str, total: int | None, unit: str = "items") -> None:
+        self.label, self.total, self.unit = label, total, unit
+        self.count, self._start, self._shown = 0, time.monotonic(), 0.0
+        self._tenth = 0
+        self._terminal = sys.stderr.isatty()
+
+    def advance(self, n: int = 1, note: str = "") -> None:
+        """Adds `n` finished units; `note` is shown at the end of the line."""
+        self.count += n
+        now = time.monotonic()
+        if self._terminal and (now - self._shown > 0.2 or self.count == self.total):
+            self._shown = now
+            sys.stderr.write(f"\r\x1b[K{self.line(note)}")
+            sys.stderr.flush()
+        elif not self._terminal and self.total and self.count * 10 // self.total > self._tenth:
+            self._tenth = self.count * 10 // self.total
+            logger.info("%s", self.line(note))
+
+    def line(self, note: str = "") -> str:
+        """Returns the progress line, e.g. `train [#####-----] 150/300 steps 3.1/s, 0:48 left`."""
+        elapsed = max(time.monotonic() - self._start, 1e-9)
+        rate = self.count / elapsed
+        if not self.total:
+            return f"{self.label} {self.count} {self.unit}, {rate:.1f}/s {note}".rstrip()
+        filled = min(20, 20 * self.count // self.total)
+        left = max(self.total - self.count, 0) / rate if rate else 0.0
+        bar = "#" * filled + "-" * (20 - filled)
+        clock = f"{int(left) // 60}:{int(left) % 60:02d} left"
+        return f"{self.label} [{bar}] {self.count}/{self.total} {self.unit} {rate:.1f}/s, {clock} {note}".rstrip()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._terminal:
+            sys.stderr.write("\n")
+
+
+def track(items: Iterable[T], label: str, total: int | None = None, unit: str = "items") -> Iterator[T]:
+    """Yields the items, showing progress as they are taken."""
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    with Progress(label, total, unit) as progress:
+        for item in items:
+            yield item
+            progress.advance()

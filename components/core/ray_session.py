@@ -1,0 +1,41 @@
+"""One Ray session a stage: started for a laptop, joined on a cluster, always left clean."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from components.core.settings import RuntimeConfig
+
+OFFLINE_ENV = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+@contextmanager
+def ray_session(runtime: RuntimeConfig) -> Iterator[None]:
+    """Starts (address "local") or joins ("auto", `ray://`) Ray for the block, and leaves it afterwards.
+
+    A session that the caller already has is used and left running.
+    """
+    for name, value in OFFLINE_ENV.items():
+        os.environ.setdefault(name, value)
+    import ray
+
+    if ray.is_initialized():
+        yield
+        return
+    local = runtime.ray_address == "local"
+    ray.init(
+        address=runtime.ray_address,
+        num_cpus=runtime.num_cpus if local else None,
+        include_dashboard=False if local else None,
+        log_to_driver=True,
+        logging_level="WARNING",
+    )
+    try:
+        yield
+    finally:
+        ray.shutdown()

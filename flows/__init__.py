@@ -1,0 +1,1 @@
+"""What comes after what: Prefect flows, stage processes and the `photoverse` command. No arithmetic on images."""
