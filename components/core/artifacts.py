@@ -1,7 +1,7 @@
 """The frozen records that stages hand to each other, as JSON files beside what they describe.
 
-A record says what a stage made, from how many inputs, in how long, and by which fingerprint, so that a later run can
-tell that the work is already done. Records hold paths and figures, never data.
+A record says what a stage made, from how many inputs, in how long, and by which fingerprint, so that a later
+run can tell that the work is already done. Records hold paths and figures, never data.
 """
 
 import json

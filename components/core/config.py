@@ -1,7 +1,8 @@
 """Strict configuration: one base class, YAML in and out, deep merge and fingerprints.
 
-A setting is declared once, with its default and its bounds, in the component that uses it. Unknown keys, wrong types
-and values out of range are refused with a message that names the key. Nothing here reads the environment.
+A setting is declared once, with its default and its bounds, in the component that uses it. Unknown keys,
+wrong types and values out of range are refused with a message that names the key. Nothing here reads the
+environment.
 """
 
 import hashlib
@@ -45,7 +46,7 @@ def _fault_lines(error: ValidationError) -> str:
 
 
 def deep_merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns `base` with `override` laid over it; nested mappings are merged, everything else is replaced."""
+    """Returns `base` with `override` laid over it; nested mappings merge, everything else is replaced."""
     merged = dict(base)
     for key, value in override.items():
         below = merged.get(key)

@@ -1,4 +1,4 @@
-"""Progress of long work: one line with a bar, counts, rate and time left, in a terminal; a log line each 10% elsewhere."""
+"""Progress of long work: one line with a bar, counts, rate and time left; a log line each 10% off a terminal."""
 
 import logging
 import sys
@@ -47,7 +47,8 @@ class Progress:
         left = max(self.total - self.count, 0) / rate if rate else 0.0
         bar = "#" * filled + "-" * (20 - filled)
         clock = f"{int(left) // 60}:{int(left) % 60:02d} left"
-        return f"{self.label} [{bar}] {self.count}/{self.total} {self.unit} {rate:.1f}/s, {clock} {note}".rstrip()
+        counts = f"{self.count}/{self.total} {self.unit} {rate:.1f}/s"
+        return f"{self.label} [{bar}] {counts}, {clock} {note}".rstrip()
 
     def __enter__(self) -> Self:
         return self
