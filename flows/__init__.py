@@ -1,1 +1,1 @@
-"""What comes after what: Prefect flows, stage processes, the `photoverse` command; no arithmetic on images."""
+"""What comes after what: flows, stage processes and the `photoverse` command. No arithmetic on images."""

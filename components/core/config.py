@@ -50,8 +50,9 @@ def deep_merge(base: Mapping[str, Any], override: Mapping[str, Any]) -> dict[str
     merged = dict(base)
     for key, value in override.items():
         below = merged.get(key)
-        both_maps = isinstance(value, Mapping) and isinstance(below, Mapping)
-        merged[key] = deep_merge(below, value) if both_maps else value
+        if isinstance(value, Mapping) and isinstance(below, Mapping):
+            value = deep_merge(below, value)
+        merged[key] = value
     return merged
 
 

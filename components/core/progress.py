@@ -1,9 +1,9 @@
-"""Progress of long work: one line with a bar, counts, rate and time left; a log line each 10% off a terminal."""
+"""Progress of long work: one line with a bar, counts and time left; off a terminal, a log line each 10%."""
 
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import Self, TypeVar
 
 T = TypeVar("T")
@@ -60,7 +60,7 @@ class Progress:
 
 def track(items: Iterable[T], label: str, total: int | None = None, unit: str = "items") -> Iterator[T]:
     """Yields the items, showing progress as they are taken."""
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     with Progress(label, total, unit) as progress:
         for item in items:

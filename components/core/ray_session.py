@@ -1,5 +1,6 @@
 """One Ray session a stage: started for a laptop, joined on a cluster, always left clean."""
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ def ray_session(runtime: RuntimeConfig) -> Iterator[None]:
         num_cpus=runtime.num_cpus if local else None,
         include_dashboard=False if local else None,
         log_to_driver=True,
-        logging_level="WARNING",
+        logging_level=logging.WARNING,
     )
     try:
         yield
