@@ -56,13 +56,13 @@ def ear(identity: Identity, rays: Rays, side: int, depth: np.ndarray, half_width
     px, py = (rays.xr - x) / float(width), (rays.yr - y) / float(height)
     radius = np.sqrt(px * px + (py + 0.12 * side * px) ** 2)
     cover = smooth(rays.pixel, -rays.pixel, (radius - 1) * float(width)) * smooth(-0.10, 0.02, t - depth)
-    shade = 0.80 + 0.16 * light_x * side - 0.28 * smooth(0.7, 0.2, radius)
+    shade = 0.80 + 0.16 * light_x * side - 0.18 * smooth(0.7, 0.2, radius)
     return skin * np.array([1.0, 0.92, 0.90], np.float32) * shade[..., None], cover
 
 
 def bun(identity: Identity, rays: Rays, hair: np.ndarray, light_x: float):
     """A knot of hair on the back of the head."""
-    x, y, _ = (float(c) for c in rays.rotation @ np.array([0, -identity.head_height - 0.10, -0.22]))
+    x, y, _ = (float(c) for c in rays.rotation @ np.array([0, -identity.head_height - 0.05, -0.22]))
     px, py = (rays.xr - x) / 0.30, (rays.yr - y) / 0.24
     radius = np.sqrt(px * px + py * py)
     shade = 0.62 + 0.40 * np.sqrt(np.clip(1 - radius**2, 0, 1)) + 0.15 * light_x * px + 0.05 * np.sin(30 * radius)

@@ -4,6 +4,7 @@ from components.portraits.world.identity import Identity
 from components.portraits.world.view import View
 
 _PERSONS = {"female": "a woman", "male": "a man"}
+_AGE_WORDS = {"young": "a young person", "middle-aged": "a middle-aged person", "old": "an old person"}
 _STYLE_WORDS = {"side part": "side-parted", "shoulder-length": "shoulder-length"}
 
 
@@ -45,7 +46,8 @@ def caption_of(identity: Identity, view: View) -> str:
 
 def details_of(identity: Identity, view: View) -> tuple[str, ...]:
     """Six to twelve phrases on finer traits, the most telling first."""
-    found = [_skin_words(identity.skin_tone), f"{identity.eye_colour} eyes", f"{identity.age} age"]
+    found = [_skin_words(identity.skin_tone), f"{identity.eye_colour} eyes", _AGE_WORDS[identity.age]]
+    found += ["a smile" if smiles(view) else "a calm face", _pose_words(view), hair_words(identity)]
     if identity.freckles:
         found.append("freckles")
     if identity.moles:
@@ -59,7 +61,6 @@ def details_of(identity: Identity, view: View) -> tuple[str, ...]:
         middle = (value - low) / (high - low)
         if middle < 0.33 or middle > 0.67:
             found.append(less if middle < 0.33 else more)
-    found += ["a smile" if smiles(view) else "a calm face", _pose_words(view)]
     return tuple(found[:12])
 
 

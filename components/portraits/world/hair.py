@@ -48,7 +48,7 @@ class Cut:
             "shoulder-length": lambda: cls(volume, line + 0.02, 0.86, 0.80, 0.86, 0.02, 0.08 * side, 0.05, 0.02),
             "long": lambda: cls(volume, line + 0.02, 0.92, 1.34, 1.5, 0.03, 0.06 * side, 0.08, 0.10),
             "curly": lambda: cls(full, line + 0.06, 0.90, 0.40, 0.72, 0.02, 0.0, 0.8, 0.0),
-            "afro": lambda: cls(2.0 * full, line, 0.90, 0.12, 0.40, 0.10, 0.0, 1.0, -0.2),
+            "afro": lambda: cls(0.06 + 1.1 * full, line, 0.90, 0.12, 0.40, 0.04, 0.0, 1.0, -0.2),
             "receding": lambda: cls(0.03 + 0.2 * volume, -0.88, 0.55, 0.04, 0.42),
             "bun": lambda: cls(0.035, line, 0.85, 0.02, 0.35),
         }
@@ -57,8 +57,8 @@ class Cut:
     def line(self, angle: np.ndarray) -> np.ndarray:
         """Height v where the hair ends, for each angle."""
         away = np.abs(angle)
-        front = self.front + self.lean * np.sin(1.7 * angle) + 0.05 * away * away
-        strands = 0.014 * np.sin(19 * angle + 1) + 0.010 * np.sin(43 * angle)
+        front = self.front + self.lean * np.sin(1.7 * angle) + (0.05 if self.front > -0.36 else -0.05) * away * away
+        strands = 0.010 * np.sin(19 * angle + 1) + 0.007 * np.sin(37 * angle)
         if self.front < -0.8:  # receding: bare at the temples, a tongue of hair between
             front = front - 0.10 * smooth(0.0, 0.5, away)
         line = front + (self.side - front) * smooth(self.temple, self.temple + 0.42, away)
@@ -131,4 +131,4 @@ def strands(angle: np.ndarray, v: np.ndarray, curl: float) -> np.ndarray:
     straight = np.sin(31 * angle + 2 * np.sin(3 * v)) + 0.7 * np.sin(53 * angle + 4 * v)
     if curl < 0.5:
         return 1 + (0.07 - 0.03 * curl) * straight + 0.10 * curl * np.sin(14 * v + 5 * angle)
-    return 1 + 0.16 * np.sin(15 * angle + 2 * np.sin(9 * v)) * np.sin(21 * v + 3 * np.sin(7 * angle)) + 0.03 * straight
+    return 1 + 0.15 * np.sin(25 * angle + 2 * np.sin(13 * v)) * np.sin(33 * v + 2 * np.sin(11 * angle)) + 0.04 * straight

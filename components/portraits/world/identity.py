@@ -87,6 +87,8 @@ def draw_identity(seed: int) -> Identity:
     drawn = {"seed": seed, "group": group, "gender": gender, "age": age}
     for part in (_skin, _head, _hair, _eyes, _middle, _extras):
         drawn |= part(rng, group, gender, age)
+    if drawn["skin_tone"] > 0.55 and drawn["glasses_colour"] == "black":
+        drawn["glasses_colour"] = "gold"  # black frames would not be seen on dark skin
     return Identity(**drawn)
 
 
@@ -185,7 +187,7 @@ def _extras(rng, group, gender, age) -> dict:
     return {
         "beard": beard if gender == "male" else "none",
         "glasses": _pick(rng, ("none", "round", "square"), (0.82, 0.09, 0.09)),
-        "glasses_colour": _pick(rng, FRAME_COLOURS, (0.6, 0.25, 0.15)),
+        "glasses_colour": _pick(rng, FRAME_COLOURS, (0.52, 0.18, 0.16, 0.14)),
         "hat": _pick(rng, ("none", "beanie", "cap", "brimmed hat"), (0.92, 0.03, 0.025, 0.025)),
         "hat_colour": _pick(rng, HAT_COLOURS),
     }

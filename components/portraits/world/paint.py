@@ -4,12 +4,12 @@ import numpy as np
 
 from components.portraits.world.identity import Identity
 from components.portraits.world.palette import EYE_COLOURS, FRAME_COLOURS, HAIR_COLOURS, rgb01, skin_colour
-from components.portraits.world.shape import TABLE_U, TABLE_V, Expression, smooth, table_axes
+from components.portraits.world.shape import SMILE_CURL, TABLE_U, TABLE_V, Expression, smooth, table_axes
 from components.portraits.world.view import View
 
-_SHAPE = (276, 216)
-"""Cells of the table: 120 a head unit."""
-_BLUR = 0.009
+_SHAPE = (222, 174)
+"""Cells of the table: 96 a head unit."""
+_BLUR = 0.010
 """Half width of painted edges, in head units (about a cell)."""
 
 
@@ -18,7 +18,7 @@ class Canvas:
 
     def __init__(self, colour: np.ndarray) -> None:
         self.rgb = np.empty((*_SHAPE, 3), np.float32)
-        self.rgb[:] = colour
+        self.rgb.reshape(_SHAPE[0], -1)[:] = np.tile(colour, _SHAPE[1])
         self._u, self._v = table_axes(*_SHAPE)
 
     def window(self, u: float, v: float, half_u: float, half_v: float):
@@ -48,7 +48,7 @@ def paint_face(identity: Identity, view: View, mouth: Expression) -> np.ndarray:
     """Colours of the face of one person with one expression.
 
     Returns:
-        (276, 216, 3) float32 RGB in [0, 1] over (v, u) of `shape.table_axes`.
+        (222, 174, 3) float32 RGB in [0, 1] over (v, u) of `shape.table_axes`.
     """
     skin = skin_colour(identity.skin_tone, identity.skin_warmth)
     canvas = Canvas(skin)
@@ -72,6 +72,7 @@ def _flush(canvas: Canvas, identity: Identity, skin: np.ndarray) -> None:
         canvas.spot(side * 0.36, identity.eye_level + 0.32, 0.13, 0.10, flush, 0.5)
         canvas.spot(side * identity.nose_width * 0.55, tip + 0.014, 0.022, 0.012, skin * 0.32, 0.75)
     canvas.spot(0, tip - 0.03, 0.07, 0.05, flush, 0.45)
+    canvas.spot(0, tip + 0.04, identity.nose_width * 0.8, 0.022, skin * 0.62, 0.45)
 
 
 def _marks(canvas: Canvas, identity: Identity, skin: np.ndarray) -> None:
@@ -85,7 +86,7 @@ def _marks(canvas: Canvas, identity: Identity, skin: np.ndarray) -> None:
 
 def _lines(canvas: Canvas, identity: Identity, mouth: Expression, skin: np.ndarray) -> None:
     """Folds beside the nose (deeper with a smile), lines of age on the forehead and under the eyes."""
-    age, joy = identity.wrinkles, max(mouth.curl / 0.072, 0)
+    age, joy = identity.wrinkles, max(mouth.curl / SMILE_CURL, 0)
     dark, tip = skin * np.array([0.66, 0.58, 0.56], np.float32), identity.eye_level + identity.nose_length
     for side in (-1, 1):
         where, x, y = canvas.window(side * 0.2, tip + 0.08, 0.16, 0.20)
@@ -111,7 +112,7 @@ def _beard(canvas: Canvas, identity: Identity, mouth: Expression, skin: np.ndarr
     side = np.abs(u)
     below = v - mouth.middle(u)
     lip = identity.lip_thickness * 1.6 + mouth.gap
-    tache = smooth(-0.125, -0.085, below) * smooth(-lip * 0.5, -lip, below) * smooth(0.25, 0.16, side)
+    tache = smooth(-0.165, -0.110, below) * smooth(-lip * 0.5, -lip, below) * smooth(0.25, 0.16, side)
     around = smooth(0.21, 0.17, side) * smooth(-0.09, -0.03, below)
     chin = smooth(lip * 0.9, lip + 0.03, below) * smooth(0.16 + 0.25 * identity.jaw_square * 0.4, 0.10, side)
     line = 0.30 + 0.30 * smooth(0.62, 0.22, side) + 0.04 * np.sin(side * 40) * 0.3
@@ -190,10 +191,10 @@ def _glasses(canvas: Canvas, identity: Identity) -> None:
     for side in (-1, 1):
         where, x, y = canvas.window(side * centre, identity.eye_level + 0.01, 0.27, 0.24)
         radius = (np.abs(x / half_u) ** power + np.abs(y / half_v) ** power) ** (1 / power)
-        canvas.mix(where, (0.92, 0.96, 1.0), 0.10 * smooth(1.0, 0.9, radius))
-        canvas.mix(where, colour, smooth(0.020, 0.008, np.abs(radius - 1) * half_v))
+        canvas.mix(where, (0.92, 0.96, 1.0), 0.16 * smooth(1.0, 0.9, radius))
+        canvas.mix(where, colour, smooth(0.026, 0.012, np.abs(radius - 1) * half_v))
         arm = centre + half_u
         where, x, y = canvas.window(side * (arm + 0.2), identity.eye_level - 0.03, 0.2, 0.04)
         canvas.mix(where, colour, smooth(0.022, 0.010, np.abs(y)) + 0 * x)
     where, x, y = canvas.window(0, identity.eye_level - 0.01, centre - half_u + 0.01, 0.07)
-    canvas.mix(where, colour, smooth(0.020, 0.008, np.abs(y - 1.5 * x * x)))
+    canvas.mix(where, colour, smooth(0.024, 0.010, np.abs(y - 1.5 * x * x)))

@@ -23,7 +23,7 @@ HAIR_COLOURS = {
     "black": (30, 25, 25),
     "brown": (92, 56, 34),
     "blond": (218, 178, 104),
-    "red": (172, 72, 30),
+    "red": (150, 62, 28),
     "gray": (144, 144, 148),
     "white": (228, 226, 222),
 }
@@ -41,12 +41,11 @@ HAT_COLOURS = {
     "red": (176, 40, 44),
     "blue": (44, 72, 140),
     "green": (52, 104, 64),
-    "black": (36, 36, 40),
-    "brown": (116, 78, 50),
+    "yellow": (226, 184, 60),
     "white": (226, 224, 218),
 }
 
-FRAME_COLOURS = {"black": (22, 22, 24), "brown": (82, 46, 26), "red": (140, 28, 34)}
+FRAME_COLOURS = {"black": (18, 18, 22), "gold": (232, 190, 88), "red": (196, 32, 40), "blue": (44, 84, 200)}
 
 HAIR_STYLES = ("short", "side part", "fringe", "shoulder-length", "long", "curly", "afro", "receding", "bun", "bald")
 BEARDS = ("none", "stubble", "moustache", "goatee", "full beard")
@@ -54,7 +53,7 @@ GLASSES = ("none", "round", "square")
 HATS = ("none", "beanie", "cap", "brimmed hat")
 
 _SKIN_RAMP = np.array(
-    [(255, 228, 208), (246, 206, 174), (224, 174, 132), (184, 128, 88), (136, 88, 58), (92, 60, 44)], np.float32
+    [(250, 216, 192), (242, 194, 160), (222, 168, 124), (184, 126, 84), (138, 88, 58), (92, 60, 44)], np.float32
 )
 
 
@@ -67,4 +66,4 @@ def skin_colour(tone: float, warmth: float) -> np.ndarray:
     """Skin of tone 0 (lightest) to 1 (darkest); warmth -1 is pinkish, +1 is yellowish. RGB float32 in [0, 1]."""
     knots = np.linspace(0, 1, len(_SKIN_RAMP))
     base = np.array([np.interp(tone, knots, _SKIN_RAMP[:, c]) for c in range(3)], np.float32) / 255
-    return np.clip(base * np.array([1 - 0.01 * warmth, 1 + 0.025 * warmth, 1 - 0.07 * warmth], np.float32), 0, 1)
+    return np.clip(base * np.array([1.0, 1 + 0.02 * warmth, 1 - 0.07 * warmth], np.float32), 0, 1)

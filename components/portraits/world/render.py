@@ -96,8 +96,10 @@ class _Scene:
         """The picture (H, W, 3) float32 and how much of the face's skin is seen in each pixel (H, W)."""
         picture = body.background(self.view, self.rays.size)
         self._behind(picture)
-        visible = self._face(picture)
-        visible = visible * (1 - self._front_hair(picture))
+        visible = np.zeros(picture.shape[:2], np.float32)
+        window = self.rays.around_head()
+        visible[window] = self._face(picture[window], self.rays.cropped(window))
+        visible *= 1 - self._front_hair(picture)
         return picture, visible * (1 - self._hat(picture))
 
     def _behind(self, picture: np.ndarray) -> None:
@@ -111,13 +113,14 @@ class _Scene:
         body.over(picture, *body.neck(self.identity, self.rays, side, self.view.ambient, self.skin))
         body.over(picture, *body.clothes(self.identity, self.view, self.rays, side))
 
-    def _face(self, picture: np.ndarray) -> np.ndarray:
-        cover = antialias(self.head.silhouette(self.rays))
-        t = self.head.hit(self.rays)
-        u, v, w = self.rays.at(t)
-        normals = self.head.normals(self.rays, u, v, w)
+    def _face(self, picture: np.ndarray, rays: Rays) -> np.ndarray:
+        cover = antialias(self.head.silhouette(rays))
+        t = self.head.hit(rays)
+        u, v, w = rays.at(t)
+        normals = self.head.normals(rays, u, v, w)
         bright = self.light.diffuse(normals)
-        angle = around(u / self.identity.head_width, w / DEPTH)
+        # Under the chin the surface looks down, not back: without the shift the hair would grow there.
+        angle = around(u / self.identity.head_width, w / DEPTH + 0.5 * smooth(0.2, 0.8, v))
         scalp = np.zeros_like(bright)
         if self.cut:
             scalp = self.cut.covers(angle, v)
@@ -127,21 +130,22 @@ class _Scene:
         if self.cut:
             body.over(colour, self.hair * (bright * strands(angle, v, self.cut.curl))[..., None], scalp)
         body.over(picture, colour, cover)
-        ears = self._ears(picture, np.where(cover > 0.4, t, -9.0))
+        ears = self._ears(picture, rays, np.where(cover > 0.4, t, np.float32(-9)))
         return cover * (1 - scalp) * (1 - ears) * (np.abs(angle) < 1.55)
 
     def _skin_colours(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """Painted colours at twice the picture's resolution, averaged down."""
         table = paint_face(self.identity, self.view, self.head.mouth)
-        size = self.rays.size
-        fine = (cv2.resize(a, (2 * size, 2 * size), interpolation=cv2.INTER_LINEAR) for a in (u, v))
-        return cv2.resize(look_up(table, *fine), (size, size), interpolation=cv2.INTER_AREA)
+        fine = (cv2.resize(a, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR) for a in (u, v))
+        return cv2.resize(look_up(table, *fine), u.shape[::-1], interpolation=cv2.INTER_AREA)
 
-    def _ears(self, picture: np.ndarray, depth: np.ndarray) -> np.ndarray:
+    def _ears(self, picture: np.ndarray, rays: Rays, depth: np.ndarray) -> np.ndarray:
+        if self.cut and self.cut.side > 0.15:
+            return np.float32(0)
         half_width = float(self.head.profile(np.float32(self.identity.eye_level + 0.1))[1])
         covers = []
         for side in (-1, 1):
-            args = self.identity, self.rays, side, depth, half_width, self.light.key[0], self.skin
+            args = self.identity, rays, side, depth, half_width, self.light.key[0], self.skin
             colour, cover = body.ear(*args)
             body.over(picture, colour, cover)
             covers.append(cover)

@@ -29,7 +29,7 @@ class Light:
     def diffuse(self, normals: tuple[np.ndarray, ...]) -> np.ndarray:
         """Brightness of a dull surface, about 0.4 to 1.1."""
         key = np.maximum((_dot(normals, self.key) + 0.2) * (1 / 1.2), 0)
-        return self.ambient * (0.82 + 0.18 * normals[2]) + 0.54 * key + 0.10 * np.maximum(_dot(normals, self.fill), 0)
+        return self.ambient * (0.82 + 0.18 * normals[2]) + 0.50 * key + 0.10 * np.maximum(_dot(normals, self.fill), 0)
 
     def gloss(self, normals: tuple[np.ndarray, ...], sharpness: int) -> np.ndarray:
         """Highlight in [0, 1]; `sharpness` is the exponent."""

@@ -4,6 +4,7 @@ Head space: u to the viewer's right, v down, w towards the viewer, origin in the
 head is an ellipse, pushed forward by a height map of bumps (nose, brows, cheeks, lips, chin). Nothing here has a colour.
 """
 
+import copy
 from dataclasses import dataclass
 
 import cv2
@@ -15,6 +16,8 @@ from components.portraits.world.view import View
 PICTURE_HALF = 1.42
 """Half the side of the picture, in head units."""
 PICTURE_CENTRE_V = 0.17
+SMILE_CURL = 0.085
+"""How far a full smile lifts the corners of the mouth."""
 DEPTH = 0.80
 TABLE_U, TABLE_V = 0.9, 1.15
 """Half extents of every table over (u, v)."""
@@ -23,7 +26,7 @@ _BUMP_SHAPE = (140, 110)
 
 def smooth(low: float, high: float, x: np.ndarray) -> np.ndarray:
     """Smooth step from 0 at `low` to 1 at `high` (low may exceed high)."""
-    t = np.clip((x - low) * (1.0 / (high - low)), 0, 1)
+    t = np.minimum(np.maximum((x - low) * (1.0 / (high - low)), 0), 1)
     return t * t * (3 - 2 * t)
 
 
@@ -65,7 +68,7 @@ class Expression:
         return cls(
             level=identity.mouth_level + 0.022 * joy,
             half_width=identity.mouth_width * (1 + 0.24 * joy),
-            curl=0.072 * view.smile,
+            curl=SMILE_CURL * view.smile,
             gap=0.036 * view.mouth_open,
         )
 
@@ -97,6 +100,21 @@ class Rays:
         self.direction = tuple(r[2])
         self.pixel = 2 * PICTURE_HALF / size / view.scale
 
+    def cropped(self, window: tuple[slice, slice]) -> "Rays":
+        """The same rays for a part of the picture (rows, columns)."""
+        part = copy.copy(self)
+        for name in ("x", "y", "xr", "yr", "u0", "v0", "w0"):
+            setattr(part, name, np.ascontiguousarray(getattr(self, name)[window]))
+        return part
+
+    def around_head(self, half_u: float = 0.95, half_v: float = 1.16) -> tuple[slice, slice]:
+        """The window (rows, columns) of the picture that holds the head and its ears."""
+        middle = (np.array([self.view.shift_x, self.view.shift_y - PICTURE_CENTRE_V]) / PICTURE_HALF + 1) * self.size / 2
+        reach = np.array([half_u, half_v]) / self.pixel
+        low = np.maximum(np.floor(middle - reach), 0).astype(int).tolist()
+        high = np.minimum(np.ceil(middle + reach), self.size).astype(int).tolist()
+        return slice(low[1], high[1]), slice(low[0], high[0])
+
     def at(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Head points (u, v, w) at depth t."""
         du, dv, dw = self.direction
@@ -123,8 +141,7 @@ class Head:
     def __init__(self, identity: Identity, mouth: Expression) -> None:
         self.identity, self.mouth = identity, mouth
         v = np.linspace(-1.6, 1.6, 1024, dtype=np.float32)
-        self._section = _section(identity, v)
-        self._half_width = _half_width(identity, v)
+        self._section, self._half_width = _section(identity, v), _half_width(identity, v)
         self.bumps = _bumps(identity, mouth)
         step_u, step_v = 2 * TABLE_U / (_BUMP_SHAPE[1] - 1), 2 * TABLE_V / (_BUMP_SHAPE[0] - 1)
         slope_u = cv2.Sobel(self.bumps, cv2.CV_32F, 1, 0, ksize=3, scale=0.125 / step_u)
@@ -155,7 +172,7 @@ class Head:
         section, width = self.profile(v)
         return section - (u / width) ** 2 - (w / DEPTH) ** 2
 
-    def hit(self, rays: Rays, steps: int = 8) -> np.ndarray:
+    def hit(self, rays: Rays, steps: int = 7) -> np.ndarray:
         """Depth t of the first surface along each ray (of the closest approach where the ray misses)."""
         du, dv, dw = rays.direction
         t = np.full_like(rays.u0, 1.0)
@@ -215,7 +232,7 @@ def _bumps(identity: Identity, mouth: Expression) -> np.ndarray:
     pair = lambda centre, width: _bell(u, -centre, width) + _bell(u, centre, width)  # noqa: E731
     z = -0.075 * pair(dx, 0.12) * _bell(v, eye - 0.01, 0.075) + 0.035 * pair(dx, 0.075) * _bell(v, eye, 0.05)
     z = z + 0.035 * pair(dx * 0.95, 0.15) * _bell(v, eye - identity.brow_gap * 0.9, 0.05)
-    lift = 0.03 * mouth.curl / 0.072
+    lift = 0.03 * mouth.curl / SMILE_CURL
     z += (0.015 + identity.cheeks + max(lift, 0)) * pair(0.36, 0.14) * _bell(v, eye + 0.30 - lift, 0.13)
     z += (0.03 + identity.chin) * _bell(u, 0, 0.17) * _bell(v, 0.84, 0.10)
     z -= 0.022 * _bell(u, 0, 0.2) * _bell(v, mouth.level + 0.12, 0.035)
