@@ -1,6 +1,6 @@
 """The ONNX operators of identity networks as torch functions.
 
-Each entry of `OPERATORS` takes a node's attributes and the model's opset, and returns a function of the node's
+Each entry of `OPERATORS` takes a node's attributes and the model's opset and returns a function of its
 inputs (absent optional inputs are None). Semantics: https://onnx.ai/onnx/operators, inference mode.
 """
 

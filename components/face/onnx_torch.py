@@ -76,7 +76,7 @@ class OnnxModule(nn.Module):
         self.register_buffer(self._buffer_of[name], tensor)
 
     def _plan(self, graph: onnx.GraphProto, opset: int) -> list[_Step]:
-        """Turns nodes into steps; `Constant` nodes become constants, each value is dropped after its last use."""
+        """Turns nodes into steps; `Constant` nodes become constants; values die after their last use."""
         nodes = []
         for node in graph.node:
             attributes = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}

@@ -1,8 +1,8 @@
 """Aligns faces inside a batch of images the way ArcFace networks expect them, with gradients to the pixels.
 
-The transform is a similarity (rotation, scale, shift), fitted without gradient to five landmarks; the sampling
-is bilinear, black beyond the edge, as in insightface's `norm_crop` (cv2.warpAffine). Pixel (x, y) has its centre
-at the integer coordinate, so landmarks of OpenCV and insightface are used as they are.
+The transform is a similarity (rotation, scale, shift), fitted without gradient to five landmarks; the
+sampling is bilinear, black beyond the edge, as in insightface's `norm_crop` (cv2.warpAffine). Pixel (x, y)
+has its centre at the integer coordinate, so landmarks of OpenCV and insightface are used as they are.
 
 Shapes: B batch, H and W of the images, S size of the aligned face.
 """
