@@ -1,7 +1,8 @@
-"""The portrait world: drawn people of whom everything is known (picture, face mask, landmarks, caption, attributes).
+"""The portrait world: drawn people of whom everything is known.
 
-`palette` names colours, `identity` and `view` say who and how, `shape` is geometry, `paint` colours the face, `hair`,
-`body` and `shade` do the rest, `render` puts it together, `caption` finds the words. Only NumPy and OpenCV.
+`palette` names colours, `identity` and `view` say who and how, `shape` is geometry, `paint` colours the
+face, `hair`, `body` and `shade` do the rest, `picture` puts it together, `caption` finds the words. NumPy and
+OpenCV only.
 """
 
 from components.portraits.world.identity import Identity, draw_identity
@@ -17,7 +18,7 @@ from components.portraits.world.palette import (
     HAIR_STYLES,
     HATS,
 )
-from components.portraits.world.render import Portrait, portrait, render
+from components.portraits.world.picture import Portrait, portrait, render
 from components.portraits.world.view import View, draw_view
 
 __all__ = [

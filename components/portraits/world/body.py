@@ -1,4 +1,4 @@
-"""Everything around the face that is neither head nor hair: background, neck, clothes, ears, brims. Each returns layers.
+"""Everything around the face that is neither head nor hair: background, neck, clothes, ears, brims.
 
 A layer is a pair (colour (H, W, 3) or (3,), coverage (H, W) in [0, 1]); `over` puts it on the picture.
 """
@@ -13,15 +13,22 @@ from components.portraits.world.view import View
 
 def over(picture: np.ndarray, colour: np.ndarray, coverage: np.ndarray) -> None:
     """Puts a layer on the picture (H, W, 3), in place."""
-    picture += (colour - picture) * coverage[..., None]
+    moved = colour - picture
+    moved *= coverage[..., None]
+    picture += moved
 
 
 def background(view: View, size: int) -> np.ndarray:
     """The plain wall with its gradient, (size, size, 3) float32."""
     axis = np.linspace(-1, 1, size, dtype=np.float32)
-    ramp = np.cos(view.background_angle) * axis[None] + np.sin(view.background_angle) * axis[:, None]
+    c, s = float(np.cos(view.background_angle)), float(np.sin(view.background_angle))
     wall = rgb01(BACKGROUNDS[view.background])
-    return wall * (1 - view.background_slope * 0.6 + view.background_slope * ramp.astype(np.float32))[..., None]
+    return (
+        wall
+        * (1 - view.background_slope * 0.6 + view.background_slope * (c * axis[None] + s * axis[:, None]))[
+            ..., None
+        ]
+    )
 
 
 def neck(identity: Identity, rays: Rays, light_x: float, ambient: float, skin: np.ndarray):
@@ -43,11 +50,21 @@ def clothes(identity: Identity, view: View, rays: Rays, light_x: float):
     collar = 1.20 + 0.17 * smooth(0.50, 0.10, away)
     edge = np.maximum(slope, collar)
     cover = smooth(-rays.pixel, rays.pixel, rays.y - edge)
-    shade = 0.80 + 0.10 * light_x * np.clip(rays.x, -1, 1) - 0.16 * away + 0.10 * smooth(0.0, 0.05, rays.y - edge)
+    shade = (
+        0.80 + 0.10 * light_x * np.clip(rays.x, -1, 1) - 0.16 * away + 0.10 * smooth(0.0, 0.05, rays.y - edge)
+    )
     return np.asarray(view.cloth_rgb, np.float32) * np.clip(shade, 0.3, 1)[..., None], cover
 
 
-def ear(identity: Identity, rays: Rays, side: int, depth: np.ndarray, half_width: float, light_x: float, skin: np.ndarray):
+def ear(
+    identity: Identity,
+    rays: Rays,
+    side: int,
+    depth: np.ndarray,
+    half_width: float,
+    light_x: float,
+    skin: np.ndarray,
+):
     """One ear, hidden where the head stands before it (`depth` is the head's t, very low beside the head)."""
     centre = np.array([side * (half_width + 0.02), identity.eye_level + 0.13, -0.06])
     x, y, t = (float(c) for c in rays.rotation @ centre)
@@ -65,16 +82,21 @@ def bun(identity: Identity, rays: Rays, hair: np.ndarray, light_x: float):
     x, y, _ = (float(c) for c in rays.rotation @ np.array([0, -identity.head_height - 0.05, -0.22]))
     px, py = (rays.xr - x) / 0.30, (rays.yr - y) / 0.24
     radius = np.sqrt(px * px + py * py)
-    shade = 0.62 + 0.40 * np.sqrt(np.clip(1 - radius**2, 0, 1)) + 0.15 * light_x * px + 0.05 * np.sin(30 * radius)
+    shade = (
+        0.62 + 0.40 * np.sqrt(np.clip(1 - radius**2, 0, 1)) + 0.15 * light_x * px + 0.05 * np.sin(30 * radius)
+    )
     return hair * shade[..., None], smooth(rays.pixel, -rays.pixel, (radius - 1) * 0.24)
 
 
 def brim(rays: Rays, line: float, kind: str, colour: np.ndarray, light_x: float):
     """The brim all around a hat, or the visor in front of a cap."""
-    centre, half_u, half_v = ((0, line, 0.0), 1.08, 0.15) if kind == "brimmed hat" else ((0, line, 0.78), 0.52, 0.13)
+    centre, half_u, half_v = (
+        ((0, line, 0.0), 1.08, 0.15) if kind == "brimmed hat" else ((0, line + 0.02, 0.80), 0.56, 0.15)
+    )
     x, y, _ = (float(c) for c in rays.rotation @ np.array(centre))
     px, py = (rays.xr - x) / half_u, (rays.yr - y) / half_v
     bend = py - 0.5 * px * px if kind == "cap" else py + 0.35 * px * px
     radius = np.sqrt(px * px + bend * bend)
     shade = 0.72 + 0.14 * light_x * px - 0.20 * np.clip(bend, -1, 1)
+    shade = shade * (0.80 if kind == "cap" else 1.0)
     return colour * shade[..., None], smooth(rays.pixel, -rays.pixel, (radius - 1) * half_v)

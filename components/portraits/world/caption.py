@@ -31,7 +31,7 @@ def hair_words(identity: Identity) -> str:
 
 
 def caption_of(identity: Identity, view: View) -> str:
-    """A sentence such as "a photo of a woman with long red hair and glasses, smiling, on a blue background"."""
+    """Such as "a photo of a woman with long red hair and glasses, smiling, on a blue background"."""
     has = [hair_words(identity)]
     if identity.beard != "none":
         has.append(identity.beard if identity.beard == "stubble" else f"a {identity.beard}")
@@ -81,7 +81,15 @@ def _scales(identity: Identity):
 
 
 def _skin_words(tone: float) -> str:
-    return "light skin" if tone < 0.2 else "tan skin" if tone < 0.45 else "brown skin" if tone < 0.68 else "dark skin"
+    return (
+        "light skin"
+        if tone < 0.2
+        else "tan skin"
+        if tone < 0.45
+        else "brown skin"
+        if tone < 0.68
+        else "dark skin"
+    )
 
 
 def _pose_words(view: View) -> str:

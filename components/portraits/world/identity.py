@@ -7,26 +7,50 @@ import numpy as np
 from components.portraits.world.palette import (
     AGES,
     EYE_COLOURS,
-    FRAME_COLOURS,
     GENDERS,
     GROUPS,
     HAT_COLOURS,
 )
 
 _NAMESPACE = 7301
-_SKIN = {"Black": (0.78, 0.11, 0.1), "Brown": (0.54, 0.12, 0.3), "White": (0.13, 0.09, -0.5), "Yellow": (0.24, 0.09, 0.7)}
+_SKIN = {
+    "Black": (0.78, 0.11, 0.1),
+    "Brown": (0.54, 0.12, 0.3),
+    "White": (0.13, 0.09, -0.5),
+    "Yellow": (0.24, 0.09, 0.7),
+}
 _STYLE_ODDS = {  # gender -> style -> weight; every style is worn by both
-    "female": {"short": 2, "side part": 2, "fringe": 3, "shoulder-length": 4, "long": 5, "curly": 3, "afro": 2, "bun": 4,
-               "receding": 0.2, "bald": 0.4},
-    "male": {"short": 6, "side part": 5, "fringe": 2, "shoulder-length": 1, "long": 1, "curly": 3, "afro": 2, "bun": 0.7,
-             "receding": 2.5, "bald": 3},
+    "female": {
+        "short": 2,
+        "side part": 2,
+        "fringe": 3,
+        "shoulder-length": 4,
+        "long": 5,
+        "curly": 3,
+        "afro": 2,
+        "bun": 4,
+        "receding": 0.2,
+        "bald": 0.4,
+    },
+    "male": {
+        "short": 6,
+        "side part": 5,
+        "fringe": 2,
+        "shoulder-length": 1,
+        "long": 1,
+        "curly": 3,
+        "afro": 2,
+        "bun": 0.7,
+        "receding": 2.5,
+        "bald": 3,
+    },
 }
 _BEARD_ODDS = {"none": 10, "stubble": 3, "moustache": 2.2, "goatee": 2.2, "full beard": 4.5}
 
 
 @dataclass(frozen=True)
 class Identity:
-    """A person. Lengths are in head units (the head is about two units high; v grows downwards from its middle)."""
+    """A person. Lengths are in head units: the head is about two high, v grows downwards from its middle."""
 
     seed: int
     group: str
@@ -187,7 +211,7 @@ def _extras(rng, group, gender, age) -> dict:
     return {
         "beard": beard if gender == "male" else "none",
         "glasses": _pick(rng, ("none", "round", "square"), (0.82, 0.09, 0.09)),
-        "glasses_colour": _pick(rng, FRAME_COLOURS, (0.52, 0.18, 0.16, 0.14)),
+        "glasses_colour": _pick(rng, ("black", "red", "blue"), (0.56, 0.24, 0.2)),
         "hat": _pick(rng, ("none", "beanie", "cap", "brimmed hat"), (0.92, 0.03, 0.025, 0.025)),
         "hat_colour": _pick(rng, HAT_COLOURS),
     }

@@ -1,4 +1,4 @@
-"""What is painted on the skin: eyes, brows, lips, blush, beard, freckles, lines, glasses. A table of colours over (u, v)."""
+"""What is painted on the skin, as a table over (u, v): eyes, brows, lips, beard, freckles, glasses."""
 
 import numpy as np
 
@@ -30,7 +30,9 @@ class Canvas:
     def mix(self, where, colour, amount: np.ndarray) -> None:
         """Moves the window's colours towards `colour` by `amount` in [0, 1]."""
         part = self.rgb[where]
-        part += (np.asarray(colour, np.float32) - part) * np.asarray(amount, np.float32)[..., None]
+        moved = np.asarray(colour, np.float32) - part
+        moved *= np.asarray(amount, np.float32)[..., None]
+        part += moved
 
     def spot(self, u: float, v: float, width: float, height: float, colour, amount: float) -> None:
         """A soft round spot."""
@@ -78,8 +80,12 @@ def _flush(canvas: Canvas, identity: Identity, skin: np.ndarray) -> None:
 def _marks(canvas: Canvas, identity: Identity, skin: np.ndarray) -> None:
     if identity.freckles:
         rng = np.random.default_rng([7303, identity.seed])
-        for u, v in zip(rng.normal(0, 0.22, 36), rng.normal(identity.eye_level + 0.22, 0.06, 36), strict=True):
-            canvas.spot(float(u), float(v), 0.013, 0.012, skin * np.array([0.70, 0.55, 0.45], np.float32), 0.75)
+        for u, v in zip(
+            rng.normal(0, 0.22, 36), rng.normal(identity.eye_level + 0.22, 0.06, 36), strict=True
+        ):
+            canvas.spot(
+                float(u), float(v), 0.013, 0.012, skin * np.array([0.70, 0.55, 0.45], np.float32), 0.75
+            )
     for u, v in identity.moles:
         canvas.spot(u, v, 0.019, 0.019, skin * 0.28, 0.95)
 
@@ -112,7 +118,8 @@ def _beard(canvas: Canvas, identity: Identity, mouth: Expression, skin: np.ndarr
     side = np.abs(u)
     below = v - mouth.middle(u)
     lip = identity.lip_thickness * 1.6 + mouth.gap
-    tache = smooth(-0.165, -0.110, below) * smooth(-lip * 0.5, -lip, below) * smooth(0.25, 0.16, side)
+    hung = below - 0.45 * np.maximum(side - 0.09, 0)  # a moustache droops at its ends
+    tache = smooth(-0.165, -0.110, hung) * smooth(-lip * 0.5, -lip, hung) * smooth(0.30, 0.23, side)
     around = smooth(0.21, 0.17, side) * smooth(-0.09, -0.03, below)
     chin = smooth(lip * 0.9, lip + 0.03, below) * smooth(0.16 + 0.25 * identity.jaw_square * 0.4, 0.10, side)
     line = 0.30 + 0.30 * smooth(0.62, 0.22, side) + 0.04 * np.sin(side * 40) * 0.3
@@ -122,7 +129,8 @@ def _beard(canvas: Canvas, identity: Identity, mouth: Expression, skin: np.ndarr
     amount = {
         "stubble": 0.34 * np.maximum(full, tache),
         "moustache": 0.95 * tache,
-        "goatee": 0.92 * np.maximum(np.maximum(tache, chin), around * smooth(0.13, 0.17, side) * smooth(0.2, 0.1, below)),
+        "goatee": 0.92
+        * np.maximum(np.maximum(tache, chin), around * smooth(0.13, 0.17, side) * smooth(0.2, 0.1, below)),
         "full beard": 0.95 * np.maximum(full, tache),
     }[identity.beard]
     canvas.mix(where, hair, amount * grain)
@@ -140,7 +148,9 @@ def _lips(canvas: Canvas, identity: Identity, mouth: Expression, skin: np.ndarra
     top = -lip * (1.15 * arc**0.7 - bow) - 0.6 * gap
     bottom = lip * 1.4 * arc**0.6 + 1.4 * gap
     within = smooth(0, 0.05, arc)
-    canvas.mix(where, colour * 0.9, smooth(-_BLUR, _BLUR, below - top) * smooth(_BLUR, -_BLUR, below) * within)
+    canvas.mix(
+        where, colour * 0.9, smooth(-_BLUR, _BLUR, below - top) * smooth(_BLUR, -_BLUR, below) * within
+    )
     canvas.mix(where, colour, smooth(-_BLUR, _BLUR, bottom - below) * smooth(-_BLUR, _BLUR, below) * within)
     seam = np.exp(-0.5 * (below / 0.009) ** 2) * smooth(0, 0.12, arc)
     canvas.mix(where, colour * 0.38, 0.85 * seam)
@@ -151,7 +161,10 @@ def _lips(canvas: Canvas, identity: Identity, mouth: Expression, skin: np.ndarra
 
 
 def _eye(canvas: Canvas, identity: Identity, view: View, side: int, skin: np.ndarray) -> None:
-    width, height = identity.eye_width, identity.eye_height * (1 - view.blink) * (1 - 0.12 * max(view.smile, 0)) + 0.004
+    width, height = (
+        identity.eye_width,
+        identity.eye_height * (1 - view.blink) * (1 - 0.12 * max(view.smile, 0)) + 0.004,
+    )
     iris_rgb, iris = rgb01(EYE_COLOURS[identity.eye_colour]), 0.056
     where, x, y = canvas.window(side * identity.eye_spacing, identity.eye_level, 0.19, 0.15)
     y = y + side * x * identity.eye_tilt
@@ -165,7 +178,9 @@ def _eye(canvas: Canvas, identity: Identity, view: View, side: int, skin: np.nda
     canvas.mix(where, iris_rgb * 0.45, opened * smooth(iris + _BLUR, iris - _BLUR, radius))
     canvas.mix(where, iris_rgb, opened * smooth(iris - 0.004, iris - 0.016, radius))
     canvas.mix(where, (0.03, 0.03, 0.03), opened * smooth(0.030, 0.018, radius))
-    glint = np.exp(-0.5 * (((x - 0.016 + 0.02 * (view.light_side < 0)) / 0.011) ** 2 + ((y + 0.02) / 0.011) ** 2))
+    glint = np.exp(
+        -0.5 * (((x - 0.016 + 0.02 * (view.light_side < 0)) / 0.011) ** 2 + ((y + 0.02) / 0.011) ** 2)
+    )
     canvas.mix(where, (1, 1, 1), 0.9 * opened * glint)
     lash = 0.014 if identity.gender == "male" else 0.019
     reach = smooth(width * 1.14, width * 0.95, np.abs(x))
@@ -176,10 +191,18 @@ def _eye(canvas: Canvas, identity: Identity, view: View, side: int, skin: np.nda
 def _brow(canvas: Canvas, identity: Identity, view: View, side: int) -> None:
     base = rgb01(HAIR_COLOURS[identity.hair_colour]) * identity.hair_shade
     colour = base * (0.62 if identity.hair_colour in ("blond", "gray", "white") else 0.8) * 0.85
-    where, x, y = canvas.window(side * identity.eye_spacing * 1.03, identity.eye_level - identity.brow_gap, 0.2, 0.12)
+    where, x, y = canvas.window(
+        side * identity.eye_spacing * 1.03, identity.eye_level - identity.brow_gap, 0.2, 0.12
+    )
     along = x * (side / identity.brow_width)
-    line = -identity.brow_arch * (1 - (along - 0.15) ** 2) + side * x * identity.brow_tilt * 0.4 - 0.012 * max(view.smile, 0)
-    thick = identity.brow_thickness * np.clip(1 - np.clip(along, -1, 1) ** 2, 0, 1) ** 0.45 * (1.1 - 0.3 * along)
+    line = (
+        -identity.brow_arch * (1 - (along - 0.15) ** 2)
+        + side * x * identity.brow_tilt * 0.4
+        - 0.012 * max(view.smile, 0)
+    )
+    thick = (
+        identity.brow_thickness * np.clip(1 - np.clip(along, -1, 1) ** 2, 0, 1) ** 0.45 * (1.1 - 0.3 * along)
+    )
     canvas.mix(where, colour, 0.9 * smooth(_BLUR, -_BLUR, np.abs(y - line) - thick) * (np.abs(along) < 1))
 
 

@@ -1,4 +1,4 @@
-"""Names and colours of the portrait world: groups, hair, eyes, skin, backgrounds. RGB in [0, 1] unless said otherwise."""
+"""Names and colours of the portrait world: groups, hair, eyes, skin, backgrounds, hats, frames."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ BACKGROUNDS = {
     "gray": (128, 130, 134),
     "white": (238, 238, 236),
 }
-"""The ten or so plain backgrounds, RGB in [0, 255]."""
+"""Plain walls, RGB in [0, 255]."""
 
 HAIR_COLOURS = {
     "black": (30, 25, 25),
@@ -47,13 +47,25 @@ HAT_COLOURS = {
 
 FRAME_COLOURS = {"black": (18, 18, 22), "gold": (232, 190, 88), "red": (196, 32, 40), "blue": (44, 84, 200)}
 
-HAIR_STYLES = ("short", "side part", "fringe", "shoulder-length", "long", "curly", "afro", "receding", "bun", "bald")
+HAIR_STYLES = (
+    "short",
+    "side part",
+    "fringe",
+    "shoulder-length",
+    "long",
+    "curly",
+    "afro",
+    "receding",
+    "bun",
+    "bald",
+)
 BEARDS = ("none", "stubble", "moustache", "goatee", "full beard")
 GLASSES = ("none", "round", "square")
 HATS = ("none", "beanie", "cap", "brimmed hat")
 
 _SKIN_RAMP = np.array(
-    [(250, 216, 192), (242, 194, 160), (222, 168, 124), (184, 126, 84), (138, 88, 58), (92, 60, 44)], np.float32
+    [(250, 216, 192), (242, 194, 160), (222, 168, 124), (184, 126, 84), (138, 88, 58), (92, 60, 44)],
+    np.float32,
 )
 
 
@@ -63,7 +75,7 @@ def rgb01(colour_uint8: tuple[int, int, int]) -> np.ndarray:
 
 
 def skin_colour(tone: float, warmth: float) -> np.ndarray:
-    """Skin of tone 0 (lightest) to 1 (darkest); warmth -1 is pinkish, +1 is yellowish. RGB float32 in [0, 1]."""
+    """Skin of tone 0 (lightest) to 1 (darkest), warmth -1 (pink) to 1 (yellow); RGB float32 in [0, 1]."""
     knots = np.linspace(0, 1, len(_SKIN_RAMP))
     base = np.array([np.interp(tone, knots, _SKIN_RAMP[:, c]) for c in range(3)], np.float32) / 255
     return np.clip(base * np.array([1.0, 1 + 0.02 * warmth, 1 - 0.07 * warmth], np.float32), 0, 1)

@@ -9,7 +9,7 @@ from components.portraits.world.view import View
 
 @dataclass(frozen=True)
 class Light:
-    """One lamp, a weak second one from the other side, and light from everywhere. Directions in the camera's frame."""
+    """One lamp, a weak second one, and light from everywhere. Directions in the camera's upright frame."""
 
     key: tuple[float, float, float]
     fill: tuple[float, float, float]
@@ -20,7 +20,9 @@ class Light:
     def of(cls, view: View) -> "Light":
         """The light of this view."""
         flat = np.cos(view.light_height)
-        key = np.array([np.sin(view.light_side) * flat, -np.sin(view.light_height), np.cos(view.light_side) * flat])
+        key = np.array(
+            [np.sin(view.light_side) * flat, -np.sin(view.light_height), np.cos(view.light_side) * flat]
+        )
         fill = np.array([-0.8 * key[0], -0.2, 0.6])
         half = key + np.array([0, 0, 1])
         unit = lambda a: tuple((a / np.linalg.norm(a)).tolist())  # noqa: E731
@@ -29,7 +31,11 @@ class Light:
     def diffuse(self, normals: tuple[np.ndarray, ...]) -> np.ndarray:
         """Brightness of a dull surface, about 0.4 to 1.1."""
         key = np.maximum((_dot(normals, self.key) + 0.2) * (1 / 1.2), 0)
-        return self.ambient * (0.82 + 0.18 * normals[2]) + 0.50 * key + 0.10 * np.maximum(_dot(normals, self.fill), 0)
+        return (
+            self.ambient * (0.82 + 0.18 * normals[2])
+            + 0.50 * key
+            + 0.10 * np.maximum(_dot(normals, self.fill), 0)
+        )
 
     def gloss(self, normals: tuple[np.ndarray, ...], sharpness: int) -> np.ndarray:
         """Highlight in [0, 1]; `sharpness` is the exponent."""

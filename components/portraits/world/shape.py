@@ -1,7 +1,8 @@
 """The geometry of a head: a rounded solid with bumps, seen along parallel rays.
 
-Head space: u to the viewer's right, v down, w towards the viewer, origin in the middle of the head. At each height v the
-head is an ellipse, pushed forward by a height map of bumps (nose, brows, cheeks, lips, chin). Nothing here has a colour.
+Head space: u to the viewer's right, v down, w towards the viewer, origin in the middle of the head. At each
+height v the head is an ellipse, pushed forward by a height map of bumps (nose, brows, cheeks, lips, chin).
+Nothing here has a colour.
 """
 
 import copy
@@ -27,7 +28,10 @@ _BUMP_SHAPE = (140, 110)
 def smooth(low: float, high: float, x: np.ndarray) -> np.ndarray:
     """Smooth step from 0 at `low` to 1 at `high` (low may exceed high)."""
     t = np.minimum(np.maximum((x - low) * (1.0 / (high - low)), 0), 1)
-    return t * t * (3 - 2 * t)
+    rest = 3 - 2 * t
+    rest *= t
+    rest *= t
+    return rest
 
 
 def table_axes(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
@@ -78,7 +82,7 @@ class Expression:
 
 
 class Rays:
-    """Parallel rays of one view, one per pixel: head point = origin + t * direction, t growing towards the viewer.
+    """Parallel rays of one view, one per pixel: point = origin + t * direction, t growing towards the viewer.
 
     Attributes:
         x, y: (size, size) float32, the pixel in camera units, before roll.
@@ -109,7 +113,11 @@ class Rays:
 
     def around_head(self, half_u: float = 0.95, half_v: float = 1.16) -> tuple[slice, slice]:
         """The window (rows, columns) of the picture that holds the head and its ears."""
-        middle = (np.array([self.view.shift_x, self.view.shift_y - PICTURE_CENTRE_V]) / PICTURE_HALF + 1) * self.size / 2
+        middle = (
+            (np.array([self.view.shift_x, self.view.shift_y - PICTURE_CENTRE_V]) / PICTURE_HALF + 1)
+            * self.size
+            / 2
+        )
         reach = np.array([half_u, half_v]) / self.pixel
         low = np.maximum(np.floor(middle - reach), 0).astype(int).tolist()
         high = np.minimum(np.ceil(middle + reach), self.size).astype(int).tolist()
@@ -150,7 +158,7 @@ class Head:
 
     def profile(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Squared relative size of the section at v (negative beyond top and chin), and its half width."""
-        index = np.clip((v + 1.6) * (1023 / 3.2), 0, 1023).astype(np.int32)
+        index = np.minimum(np.maximum((v + 1.6) * (1023 / 3.2), 0), 1023).astype(np.int32)
         return self._section[index], self._half_width[index]
 
     def front(self, u: float, v: float) -> float:
@@ -172,7 +180,7 @@ class Head:
         section, width = self.profile(v)
         return section - (u / width) ** 2 - (w / DEPTH) ** 2
 
-    def hit(self, rays: Rays, steps: int = 7) -> np.ndarray:
+    def hit(self, rays: Rays, steps: int = 6) -> np.ndarray:
         """Depth t of the first surface along each ray (of the closest approach where the ray misses)."""
         du, dv, dw = rays.direction
         t = np.full_like(rays.u0, 1.0)
@@ -186,7 +194,7 @@ class Head:
             b = rays.u0 * du * inv + ahead * dw * idd
             k = rays.u0**2 * inv + ahead**2 * idd - section
             root = (np.sqrt(np.maximum(b * b - a * k, 0)) - b) / a
-            t = root if step == 0 else t + 0.6 * (root - t)
+            t = root if step == 0 else t + 0.65 * (root - t)
         return t
 
     def normals(self, rays: Rays, u: np.ndarray, v: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, ...]:

@@ -1,4 +1,4 @@
-"""How a person is seen: what changes from picture to picture (pose, light, expression, background, camera)."""
+"""How a person is seen: what changes from picture to picture (pose, light, face, background, camera)."""
 
 from dataclasses import dataclass
 
@@ -60,7 +60,7 @@ def draw_view(seed: int, identity: Identity | None = None) -> View:
         ambient=float(rng.uniform(0.46, 0.62)),
         warmth=float(np.clip(rng.normal(0, 0.035), -0.08, 0.08)),
         exposure=float(rng.uniform(0.92, 1.08)),
-        smile=float(rng.uniform(0.75, 1.0)) if smiling else float(np.clip(rng.normal(0.02, 0.05), -0.1, 0.12)),
+        smile=float(rng.uniform(0.75, 1.0) if smiling else np.clip(rng.normal(0.02, 0.05), -0.1, 0.12)),
         mouth_open=float(rng.uniform(0.35, 0.9)) if opened else 0.0,
         blink=float(rng.uniform(0, 0.55)) if rng.random() < 0.15 else float(rng.uniform(0, 0.1)),
         gaze=float(np.clip(rng.normal(0, 0.3), -0.8, 0.8)),

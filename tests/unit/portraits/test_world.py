@@ -1,4 +1,4 @@
-"""The portrait world: deterministic, balanced, labelled truthfully, and taken for faces by a detector of photographs."""
+"""The portrait world: deterministic, balanced, labelled truthfully, found by a detector of photographs."""
 
 import time
 from collections import Counter
@@ -25,7 +25,8 @@ def test_the_same_seeds_give_the_same_portrait():
     np.testing.assert_array_equal(first.image_uint8, second.image_uint8)
     np.testing.assert_array_equal(first.face_mask, second.face_mask)
     np.testing.assert_array_equal(first.landmarks_xy, second.landmarks_xy)
-    assert (first.caption, first.details, first.attributes) == (second.caption, second.details, second.attributes)
+    for name in ("caption", "details", "attributes"):
+        assert getattr(first, name) == getattr(second, name)
 
 
 def test_other_seeds_give_other_people_and_other_views():

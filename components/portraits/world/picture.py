@@ -25,9 +25,9 @@ class Portrait:
 
     Attributes:
         image_uint8: (H, W, 3) RGB.
-        face_mask: (H, W) bool, the visible skin of the face (with eyes, mouth, beard and glasses; no hair, hat, ears, neck).
-        landmarks_xy: (5, 2) float32 pixels: viewer-left eye, viewer-right eye, nose tip, viewer-left and viewer-right
-            corner of the mouth.
+        face_mask: (H, W) bool, the visible face with eyes, mouth, beard, glasses; no hair, hat, ears, neck.
+        landmarks_xy: (5, 2) float32 pixels: viewer-left eye, viewer-right eye, nose tip, viewer-left corner of
+            the mouth, viewer-right corner.
         caption: a sentence. details: short phrases on finer traits. attributes: what can be checked.
     """
 
@@ -49,7 +49,9 @@ def render(identity: Identity, view: View, size: int = 128) -> Portrait:
     """Draws a person as seen in a view.
 
     Args:
-        identity: who. view: how. size: side of the picture in pixels.
+        identity: who.
+        view: how.
+        size: side of the picture in pixels.
     """
     mouth = Expression.of(identity, view)
     head, rays = Head(identity, mouth), Rays(view, size)
@@ -67,8 +69,8 @@ def render(identity: Identity, view: View, size: int = 128) -> Portrait:
 def _landmarks(identity: Identity, head: Head, mouth: Expression) -> np.ndarray:
     corner = mouth.half_width * 0.95, mouth.level - mouth.curl
     tip = identity.eye_level + identity.nose_length - 0.045
-    places = [(-identity.eye_spacing, identity.eye_level), (identity.eye_spacing, identity.eye_level), (0.0, tip),
-              (-corner[0], corner[1]), corner]  # fmt: skip
+    eye = identity.eye_spacing, identity.eye_level
+    places = (-eye[0], eye[1]), eye, (0.0, tip), (-corner[0], corner[1]), corner
     return np.array([(u, v, head.front(u, v)) for u, v in places])
 
 
@@ -76,7 +78,9 @@ def _expose(picture: np.ndarray, view: View) -> np.ndarray:
     """The camera: white balance, exposure, noise. Linear colours to uint8."""
     gain = view.exposure * np.array([1 + view.warmth, 1, 1 - view.warmth], np.float32)
     rng = np.random.default_rng([_NOISE_NAMESPACE, view.seed])
-    noisy = picture * gain.astype(np.float32) + rng.standard_normal(picture.shape, np.float32) * np.float32(view.noise)
+    noisy = picture * gain.astype(np.float32) + rng.standard_normal(picture.shape, np.float32) * np.float32(
+        view.noise
+    )
     return (np.clip(noisy, 0, 1) * 255 + 0.5).astype(np.uint8)
 
 
@@ -87,7 +91,9 @@ class _Scene:
         self.identity, self.view, self.head, self.rays = identity, view, head, rays
         self.light = Light.of(view)
         self.skin = skin_colour(identity.skin_tone, identity.skin_warmth)
-        self.hair = np.clip(rgb01(HAIR_COLOURS[identity.hair_colour]) * identity.hair_shade, 0, 1).astype(np.float32)
+        self.hair = np.clip(rgb01(HAIR_COLOURS[identity.hair_colour]) * identity.hair_shade, 0, 1).astype(
+            np.float32
+        )
         self.cut = Cut.of(identity)
         cut = self.cut
         self.shell = Shell(identity, rays, cut.volume, cut.lift, cut.flare, cut.curl) if cut else None
@@ -107,7 +113,9 @@ class _Scene:
         if self.shell:
             angle, v = self.shell.angle(self.shell.far), self.shell.far[1]
             tone = 0.58 * self.light.ambient / 0.54 * strands(angle, v, self.cut.curl)
-            body.over(picture, self.hair * tone[..., None], self.cut.covers(angle, v, 0.03) * self.shell.outline)
+            body.over(
+                picture, self.hair * tone[..., None], self.cut.covers(angle, v, 0.03) * self.shell.outline
+            )
         if self.identity.hair_style == "bun" and self.identity.hat == "none":
             body.over(picture, *body.bun(self.identity, self.rays, self.hair, side))
         body.over(picture, *body.neck(self.identity, self.rays, side, self.view.ambient, self.skin))
@@ -129,6 +137,7 @@ class _Scene:
         colour += (0.10 * self.light.gloss(normals, 22) * (1 - scalp))[..., None]
         if self.cut:
             body.over(colour, self.hair * (bright * strands(angle, v, self.cut.curl))[..., None], scalp)
+        colour -= 0.5 * np.maximum(colour - 0.8, 0)  # bright skin keeps its colour
         body.over(picture, colour, cover)
         ears = self._ears(picture, rays, np.where(cover > 0.4, t, np.float32(-9)))
         return cover * (1 - scalp) * (1 - ears) * (np.abs(angle) < 1.55)
@@ -160,7 +169,9 @@ class _Scene:
         texture = strands(angle, v, self.cut.curl)
         bright = self.light.diffuse(normals) * texture * (1 - 0.25 * smooth(0.3, 1.2, v))
         shine = 0.13 * self.light.gloss(normals, 12) * texture * (1 - 0.7 * self.cut.curl)
-        body.over(picture, self.hair * bright[..., None] + (shine * (0.4 + self.hair.mean()))[..., None], cover)
+        body.over(
+            picture, self.hair * bright[..., None] + (shine * (0.4 + self.hair.mean()))[..., None], cover
+        )
         return cover
 
     def _hat(self, picture: np.ndarray) -> np.ndarray:
