@@ -41,7 +41,11 @@ def caption_of(identity: Identity, view: View) -> str:
         has.append(f"a {identity.hat_colour} {identity.hat}")
     listed = has[0] if len(has) == 1 else ", ".join(has[:-1]) + " and " + has[-1]
     smile = ", smiling" if smiles(view) else ""
-    return f"a photo of {_PERSONS[identity.gender]} with {listed}{smile}, on a {view.background} background"
+    return f"a photo of {_PERSONS[identity.gender]} with {listed}{smile}, on {_with_article(view.background)} background"
+
+
+def _with_article(word: str) -> str:
+    return ("an " if word[0] in "aeiou" else "a ") + word
 
 
 def details_of(identity: Identity, view: View) -> tuple[str, ...]:
@@ -75,7 +79,7 @@ def _scales(identity: Identity):
         (person.jaw_taper, 0.05, 0.38, "a broad jaw", "a pointed chin"),
         (person.eye_spacing, 0.235, 0.315, "close-set eyes", "wide-set eyes"),
         (person.nose_length, 0.30, 0.41, "a short nose", "a long nose"),
-        (person.eye_height, 0.040, 0.070, "narrow eyes", "large eyes"),
+        (person.eye_height, 0.040, 0.078, "narrow eyes", "large eyes"),
         (person.mouth_width, 0.155, 0.235, "a small mouth", "a wide mouth"),
     )
 

@@ -125,7 +125,8 @@ class Shell:
     def normals(self) -> tuple[np.ndarray, ...]:
         """Unit normals at the near points, in the camera's upright frame."""
         u, v, w = self.near
-        lean = -2.4 * np.clip(-v / self._top, 0, 1.5) ** 1.4 / self._top
+        up = np.maximum(v * (-1 / self._top), 0)
+        lean = up * (0.4 + 0.6 * up) * (-2.4 / self._top)  # close to the slope of the section, up ** 1.4
         return to_camera(self._rays, 2 * u / self._width**2, lean, 2 * (w - self._back) / self._depth**2)
 
 

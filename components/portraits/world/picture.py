@@ -26,8 +26,8 @@ class Portrait:
     Attributes:
         image_uint8: (H, W, 3) RGB.
         face_mask: (H, W) bool, the visible face with eyes, mouth, beard, glasses; no hair, hat, ears, neck.
-        landmarks_xy: (5, 2) float32 pixels: viewer-left eye, viewer-right eye, nose tip, viewer-left corner of
-            the mouth, viewer-right corner.
+        landmarks_xy: (5, 2) float32 pixels: viewer-left eye, viewer-right eye, nose tip, viewer-left corner
+            of the mouth, viewer-right corner.
         caption: a sentence. details: short phrases on finer traits. attributes: what can be checked.
     """
 
@@ -134,7 +134,7 @@ class _Scene:
             scalp = self.cut.covers(angle, v)
             bright = bright * (1 - 0.22 * smooth(0.16, 0.0, v - self.cut.line(angle)) * (1 - scalp))
         colour = self._skin_colours(u, v) * bright[..., None]
-        colour += (0.10 * self.light.gloss(normals, 22) * (1 - scalp))[..., None]
+        colour += (0.09 * self.light.gloss(normals, 4) * (1 - scalp))[..., None]
         if self.cut:
             body.over(colour, self.hair * (bright * strands(angle, v, self.cut.curl))[..., None], scalp)
         colour -= 0.5 * np.maximum(colour - 0.8, 0)  # bright skin keeps its colour
@@ -168,7 +168,7 @@ class _Scene:
         normals = self.shell.normals()
         texture = strands(angle, v, self.cut.curl)
         bright = self.light.diffuse(normals) * texture * (1 - 0.25 * smooth(0.3, 1.2, v))
-        shine = 0.13 * self.light.gloss(normals, 12) * texture * (1 - 0.7 * self.cut.curl)
+        shine = 0.11 * self.light.gloss(normals, 3) * texture * (1 - 0.7 * self.cut.curl)
         body.over(
             picture, self.hair * bright[..., None] + (shine * (0.4 + self.hair.mean()))[..., None], cover
         )

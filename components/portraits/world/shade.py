@@ -37,9 +37,12 @@ class Light:
             + 0.10 * np.maximum(_dot(normals, self.fill), 0)
         )
 
-    def gloss(self, normals: tuple[np.ndarray, ...], sharpness: int) -> np.ndarray:
-        """Highlight in [0, 1]; `sharpness` is the exponent."""
-        return np.maximum(_dot(normals, self.half), 0) ** sharpness
+    def gloss(self, normals: tuple[np.ndarray, ...], doublings: int) -> np.ndarray:
+        """Highlight in [0, 1]; its exponent is two to the power of `doublings`."""
+        shine = np.maximum(_dot(normals, self.half), 0)
+        for _ in range(doublings):
+            shine *= shine
+        return shine
 
 
 def _dot(normals, direction) -> np.ndarray:

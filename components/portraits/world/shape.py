@@ -72,7 +72,7 @@ class Expression:
         return cls(
             level=identity.mouth_level + 0.022 * joy,
             half_width=identity.mouth_width * (1 + 0.24 * joy),
-            curl=SMILE_CURL * view.smile,
+            curl=0.012 + SMILE_CURL * view.smile,
             gap=0.036 * view.mouth_open,
         )
 
