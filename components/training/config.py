@@ -1,0 +1,208 @@
+"""Settings of training; defaults are the paper's recipe where it states one (PhotoVerse, experiments)."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from components.core import StrictConfig
+
+
+class FusionConfig(StrictConfig):
+    """Random fusion of the two branches in training (PhotoVerse Eq. 4).
+
+    Attributes:
+        r1: A draw u < r1 trains the text branch alone.
+        r2: A draw u > r2 trains the visual branch alone; in between, both.
+        text_factor: gamma when the text branch is alone.
+        visual_factor: sigma when the visual branch is alone.
+        draw: Each sample its own draw, or one for the whole global batch. The paper does not say; per
+            sample gives every step all three cases.
+        warmup_steps: Steps with the plain sum (gamma = sigma = 1) before random fusion starts. Not in the
+            paper: with random fusion from step 0 a small model learned nothing in 1,000 steps, with the
+            plain sum in 150.
+    """
+
+    r1: float = Field(default=1 / 3, ge=0, le=1)
+    r2: float = Field(default=2 / 3, ge=0, le=1)
+    text_factor: float = Field(default=2.0, ge=0)
+    visual_factor: float = Field(default=2.0, ge=0)
+    draw: Literal["sample", "batch"] = "sample"
+    warmup_steps: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.r1 > self.r2:
+            raise ValueError(f"r1 must not exceed r2, found r1 = {self.r1}, r2 = {self.r2}")
+        return self
+
+
+class LossConfig(StrictConfig):
+    """Weights of the losses (PhotoVerse Eq. 5-8) and what shapes the diffusion term.
+
+    Attributes:
+        lambda_text: Weight of mean|p_f|.
+        lambda_visual: Weight of mean|V_S|.
+        min_snr_gamma: Clamps the loss weight of easy timesteps (Min-SNR); None weighs all alike, as the
+            paper.
+        noise_offset: Strength of noise that is constant over a latent channel; 0 is the paper's.
+        timestep_sampling: "uniform" draws each sample's timestep on its own; "stratified" spreads the
+            global batch evenly over the schedule, which lowers the variance of the loss and keeps its mean.
+    """
+
+    lambda_text: float = Field(default=0.01, ge=0)
+    lambda_visual: float = Field(default=0.001, ge=0)
+    min_snr_gamma: float | None = Field(default=None, gt=0)
+    noise_offset: float = Field(default=0.0, ge=0, le=1)
+    timestep_sampling: Literal["uniform", "stratified"] = "uniform"
+
+
+class FaceLossConfig(StrictConfig):
+    """The identity loss: what it weighs and how much of each step it may cost.
+
+    x' is the one-step estimate of x_0 from the prediction. At high noise that estimate is an average face,
+    whose identity means little, so the term is kept to low timesteps.
+
+    Attributes:
+        lambda_face: Weight of 1 - cos(ArcFace(x), ArcFace(x')). 0 switches the term off and loads no network.
+        fraction: At most this share of the global batch is decoded in a step.
+        max_timestep: Samples above it, as a share of the schedule's length, take no part.
+        every_n_steps: The term is computed each n-th step only; its weight is not raised for that.
+        start_step: First step with the term.
+        identity_onnx: ArcFace ONNX; None takes `face.identity_onnx`.
+    """
+
+    lambda_face: float = Field(default=0.01, ge=0)
+    fraction: float = Field(default=0.25, gt=0, le=1)
+    max_timestep: float = Field(default=0.4, gt=0, le=1)
+    every_n_steps: int = Field(default=1, ge=1)
+    start_step: int = Field(default=0, ge=0)
+    identity_onnx: str | None = None
+
+
+class OptimizerConfig(StrictConfig):
+    """AdamW and its learning rate.
+
+    Attributes:
+        learning_rate: Peak rate.
+        schedule: Shape after the warm-up; "cosine" and "linear" fall to `final_share` of the peak at the
+            last step.
+        warmup_steps: Steps of linear rise from 0.
+        gradient_clipping: Largest global gradient norm; 0 clips nothing.
+    """
+
+    learning_rate: float = Field(default=1e-4, gt=0)
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    warmup_steps: int = Field(default=0, ge=0)
+    final_share: float = Field(default=0.0, ge=0, le=1)
+    betas: tuple[float, float] = (0.9, 0.999)
+    epsilon: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.01, ge=0)
+    gradient_clipping: float = Field(default=1.0, ge=0)
+
+
+class ValidationConfig(StrictConfig):
+    """`reference_gain` on held-out people, and the grid of sample pictures.
+
+    Attributes:
+        every: Measure each n steps; None measures at the end alone.
+        people: At most so many held-out people; None takes all.
+        timesteps: Number of timesteps, spread evenly over the schedule, at which each photo is measured.
+        batch_size: Samples in one forward pass of a worker.
+        bootstrap: Resamples of people behind the 95% interval.
+        sample_every: Draw the grid each n steps; None draws it at the end alone.
+        sample_people: Rows of the grid; 0 draws none.
+        sample_steps: DDIM steps of a sample picture.
+        guidance_scale: Guidance of the sample pictures.
+    """
+
+    every: int | None = Field(default=None, ge=1)
+    people: int | None = Field(default=None, ge=2)
+    timesteps: int = Field(default=8, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    bootstrap: int = Field(default=2000, ge=100)
+    sample_every: int | None = Field(default=None, ge=1)
+    sample_people: int = Field(default=8, ge=0)
+    sample_steps: int = Field(default=20, ge=1)
+    guidance_scale: float = Field(default=2.0, ge=0)
+
+
+class TrainConfig(StrictConfig):
+    """One training run.
+
+    Attributes:
+        steps: Optimizer steps.
+        global_batch_size: Samples of a step, whatever the number of workers.
+        micro_batch_size: Samples a worker takes at once; None takes its whole part, fewer accumulates
+            gradients.
+        num_workers: Ray Train workers, one process each.
+        cpus_per_worker: CPUs reserved for a worker; it runs as many threads.
+        use_gpu: One GPU a worker; None takes GPUs if `runtime.device` is not "cpu" and the cluster has any.
+        zero_stage: DeepSpeed ZeRO stage.
+        prompt: Training prompt; must hold S* once.
+        condition_dropout: Share of samples that see neither S* nor the visual branch but the empty prompt,
+            for classifier-free guidance. The paper does not say; 0 leaves the empty prompt to the base
+            model.
+        alpha: Weight of the LoRA part in training.
+        ema_decay: Decay of an average of the trained weights, which is what is saved at the end; None keeps
+            none.
+        gradient_checkpointing: Recompute the UNet's activations in the backward pass to save memory.
+        checkpoint_every: Steps between checkpoints; one more is made at the end.
+        keep_checkpoints: The last so many are kept.
+        max_failures: Restarts from the last checkpoint that a run may need before it fails.
+        log_every: Steps between rows of the tracked metrics.
+    """
+
+    steps: int = Field(default=60_000, ge=1)
+    global_batch_size: int = Field(default=64, ge=1)
+    micro_batch_size: int | None = Field(default=None, ge=1)
+    num_workers: int = Field(default=1, ge=1)
+    cpus_per_worker: int = Field(default=1, ge=1)
+    use_gpu: bool | None = None
+    zero_stage: Literal[0, 1, 2, 3] = 0
+    prompt: str = "a photo of S*"
+    condition_dropout: float = Field(default=0.0, ge=0, lt=1)
+    alpha: float = Field(default=1.0, ge=0)
+    optimizer: OptimizerConfig = OptimizerConfig()
+    fusion: FusionConfig = FusionConfig()
+    losses: LossConfig = LossConfig()
+    face_loss: FaceLossConfig = FaceLossConfig()
+    validation: ValidationConfig = ValidationConfig()
+    ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    gradient_checkpointing: bool = False
+    checkpoint_every: int = Field(default=1000, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    max_failures: int = Field(default=3, ge=0)
+    log_every: int = Field(default=10, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.prompt.split().count("S*") != 1:
+            raise ValueError(f"prompt must hold S* once, as a word of its own; found {self.prompt!r}")
+        if self.global_batch_size % self.num_workers:
+            raise ValueError(
+                f"global_batch_size must be a multiple of num_workers, found {self.global_batch_size} "
+                f"and {self.num_workers}"
+            )
+        if self.worker_batch_size % self.resolved_micro_batch_size:
+            raise ValueError(
+                f"micro_batch_size must divide each worker's part of the batch ({self.worker_batch_size}), "
+                f"found {self.micro_batch_size}"
+            )
+        if self.ema_decay is not None and self.zero_stage == 3:
+            raise ValueError("ema_decay needs whole weights on each worker: use zero_stage 0, 1 or 2 with it")
+        return self
+
+    @property
+    def worker_batch_size(self) -> int:
+        """Samples of a step that one worker takes."""
+        return self.global_batch_size // self.num_workers
+
+    @property
+    def resolved_micro_batch_size(self) -> int:
+        """Samples in one forward pass."""
+        return self.micro_batch_size or self.worker_batch_size
+
+    @property
+    def accumulation_steps(self) -> int:
+        """Forward passes that one optimizer step adds up."""
+        return self.worker_batch_size // self.resolved_micro_batch_size

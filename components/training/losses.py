@@ -1,0 +1,72 @@
+"""The terms of PhotoVerse's objective (Eq. 5-8), one function each, over the samples of a (micro) batch.
+
+L = L_diffusion + lambda_face L_face + lambda_text mean|p_f| + lambda_visual mean|V_S|
+
+Every function returns a value for each sample; how samples, workers and accumulation are averaged is
+decided in one place, `objective.py`. Shapes: B batch, C h w latents, m pseudo-words, D width, H heads or
+layers.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def diffusion_loss(prediction_BChw: Tensor, target_BChw: Tensor) -> Tensor:
+    """Returns (B,): mean squared error (PhotoVerse Eq. 5-8, L_diffusion), in float32 at least."""
+    high = torch.promote_types(prediction_BChw.dtype, torch.float32)
+    return (prediction_BChw.to(high) - target_BChw.to(high)).square().flatten(1).mean(dim=1)
+
+
+def face_loss(reference_BD: Tensor, embedding_BD: Tensor) -> Tensor:
+    """Returns (B,): 1 - cos(ArcFace(x), ArcFace(x')), in [0, 2] (PhotoVerse Eq. 5-8, L_face).
+
+    Args:
+        reference_BD: Identity of the given photo; no gradient flows to it.
+        embedding_BD: Identity of the denoised picture.
+    """
+    return 1 - F.cosine_similarity(reference_BD.detach().to(embedding_BD.dtype), embedding_BD, dim=-1)
+
+
+def text_regularizer(words_BmD: Tensor) -> Tensor:
+    """Returns (B,): mean|p_f| of the pseudo-words before the text encoder (PhotoVerse Eq. 5-8)."""
+    return words_BmD.abs().flatten(1).mean(dim=1)
+
+
+def visual_regularizer(values: Sequence[Tensor]) -> Tensor:
+    """Returns (B,): mean|V_S|, each cross-attention layer counting alike (PhotoVerse Eq. 5-8).
+
+    Args:
+        values: V_S of each layer, (B, N, D) or (B, heads, N, D); widths may differ between layers. A layer
+            that already reports (B,) means is taken as it is.
+
+    Raises:
+        ValueError: No layer reported its values: the model was not asked to record them.
+    """
+    if not values:
+        raise ValueError(
+            "no visual values were recorded: the regulariser needs those of each cross-attention"
+        )
+    means = [value if value.dim() == 1 else value.abs().flatten(1).mean(dim=1) for value in values]
+    return torch.stack(means).mean(dim=0)
+
+
+def min_snr_weights(snr_B: Tensor, gamma: float, prediction_type: str) -> Tensor:
+    """Returns (B,) loss weights min(SNR, gamma) / SNR, in the form that fits the prediction (Min-SNR, Eq. 6).
+
+    For v-prediction the weight is min(SNR, gamma) / (SNR + 1), which is defined at zero SNR too. For
+    epsilon at zero SNR it is the limit, 1.
+
+    Raises:
+        ValueError: `prediction_type` is not "epsilon", "v_prediction" or "sample".
+    """
+    clipped = snr_B.clamp(max=gamma)
+    if prediction_type == "epsilon":
+        return torch.where(snr_B > 0, clipped / snr_B.clamp_min(1e-20), torch.ones_like(snr_B))
+    if prediction_type == "v_prediction":
+        return clipped / (snr_B + 1)
+    if prediction_type == "sample":
+        return clipped
+    raise ValueError(f"prediction type {prediction_type!r} is not known: epsilon, v_prediction or sample")
