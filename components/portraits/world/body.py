@@ -7,7 +7,7 @@ import numpy as np
 
 from components.portraits.world.identity import Identity
 from components.portraits.world.palette import BACKGROUNDS, rgb01
-from components.portraits.world.shape import Rays, smooth
+from components.portraits.world.shape import Rays, antialias, smooth
 from components.portraits.world.view import View
 
 
@@ -99,4 +99,4 @@ def brim(rays: Rays, line: float, kind: str, colour: np.ndarray, light_x: float)
     radius = np.sqrt(px * px + bend * bend)
     shade = 0.72 + 0.14 * light_x * px - 0.20 * np.clip(bend, -1, 1)
     shade = shade * (0.80 if kind == "cap" else 1.0)
-    return colour * shade[..., None], smooth(rays.pixel, -rays.pixel, (radius - 1) * half_v)
+    return colour * shade[..., None], antialias(1 - radius)

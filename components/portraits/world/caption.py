@@ -41,7 +41,8 @@ def caption_of(identity: Identity, view: View) -> str:
         has.append(f"a {identity.hat_colour} {identity.hat}")
     listed = has[0] if len(has) == 1 else ", ".join(has[:-1]) + " and " + has[-1]
     smile = ", smiling" if smiles(view) else ""
-    return f"a photo of {_PERSONS[identity.gender]} with {listed}{smile}, on {_with_article(view.background)} background"
+    person, wall = _PERSONS[identity.gender], _with_article(view.background)
+    return f"a photo of {person} with {listed}{smile}, on {wall} background"
 
 
 def _with_article(word: str) -> str:
