@@ -27,7 +27,7 @@ female male fair pale tan tanned medium deep olive warm cool narrow broad oval h
 lit lighting shadow sunlight dim studio soft harsh window lamp noon evening facing profile close closeup upward downward
 looks gaze upwards downwards wears sitting standing garden beach street city forest snow room wall sky sea water mountain
 drawing sketch cartoon oil watercolor pencil pixel poster vintage modern color colour colours colors colored coloured
-bushy arched flat rosy full-faced slim heavy pretty handsome beautiful cute tired friendly angry
+bushy arched flat rosy gold set full-faced slim heavy pretty handsome beautiful cute tired friendly angry
 """
 
 
