@@ -1,0 +1,168 @@
+"""Putting an adapter into a UNet and taking it out again, beside whatever else the user has put there.
+
+`install` sets attention processors and adds a LoRA named "photoverse" through peft, whose weights are the
+adapter's own
+parameters: training the one trains the other. `uninstall` gives the UNet back as it was, bit for bit.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from components.model.attention import DeafProcessor, DualAttnProcessor
+from components.model.photoverse import CrossAttention, PhotoVerseAdapter, cross_attentions
+
+LORA_NAME = "photoverse"
+
+
+class Installation:
+    """What `install` did to a UNet, kept on it so that it can be checked, mended and undone."""
+
+    def __init__(self, adapter: PhotoVerseAdapter, processors: dict[str, Any]) -> None:
+        self.adapter, self.processors, self.alpha = adapter, processors, 1.0
+
+
+def installation(unet: Any) -> Installation | None:
+    """Returns what is installed on the UNet, or None."""
+    return unet.__dict__.get("_photoverse")
+
+
+def install(unet: Any, adapter: PhotoVerseAdapter) -> None:
+    """Installs the adapter on a UNet, with alpha = 1.
+
+    Raises:
+        ValueError: The UNet's layers are not those that the adapter was made for, it has an adapter
+            already, or its cross-attention belongs to an IP-Adapter.
+    """
+    unet = getattr(unet, "_orig_mod", unet)
+    if installation(unet) is not None:
+        raise ValueError("this UNet has a PhotoVerse adapter already: uninstall it first")
+    _check_fit(unet, adapter)
+    adapter.to(device=unet.device)
+    processors = {name: module.processor for name, module in _attention_layers(unet).items()}
+    if any("IPAdapter" in type(processor).__name__ for processor in processors.values()):
+        raise ValueError("this UNet has an IP-Adapter: unload it first (`pipe.unload_ip_adapter()`)")
+    unet.__dict__["_photoverse"] = Installation(adapter, processors)
+    _add_lora(unet, adapter)
+    mend(unet)
+
+
+def mend(unet: Any) -> None:
+    """Puts back what other calls have taken away since `install`, and changes nothing if all is well.
+
+    `enable_attention_slicing`, `set_adapters` and their like replace every attention processor, or make
+    another LoRA the only active one; without this the person would silently vanish from the pictures.
+    """
+    unet = getattr(unet, "_orig_mod", unet)
+    installed = _installed(unet)
+    visual = {layer.name: layer for layer in installed.adapter.attentions}
+    for name, module in _attention_layers(unet).items():
+        if isinstance(module.processor, DualAttnProcessor | DeafProcessor):
+            continue
+        installed.processors[name] = module.processor
+        module.set_processor(_processor(installed.adapter, visual.get(name), module.processor))
+    active = unet.active_adapters()
+    if LORA_NAME not in active:
+        _activate(unet, [*active, LORA_NAME])
+        set_lora_scale(unet, installed.alpha)
+
+
+def uninstall(unet: Any) -> None:
+    """Takes the adapter out; processors and LoRA layers of the user's own stay."""
+    unet = getattr(unet, "_orig_mod", unet)
+    installed = _installed(unet)
+    for name, module in _attention_layers(unet).items():
+        if isinstance(module.processor, DualAttnProcessor | DeafProcessor):
+            module.set_processor(installed.processors[name])
+    _remove_lora(unet)
+    del unet.__dict__["_photoverse"]
+
+
+def set_lora_scale(unet: Any, alpha: float) -> None:
+    """Sets alpha, the weight of the LoRA part (PhotoVerse Sec. 3.3); other LoRA keep theirs."""
+    unet = getattr(unet, "_orig_mod", unet)
+    _installed(unet).alpha = alpha
+    for module in _lora_layers(unet):
+        module.set_scale(LORA_NAME, alpha)
+
+
+def _installed(unet: Any) -> Installation:
+    installed = installation(unet)
+    if installed is None:
+        raise ValueError("this UNet has no PhotoVerse adapter: call install(unet, adapter) first")
+    return installed
+
+
+def _check_fit(unet: nn.Module, adapter: PhotoVerseAdapter) -> None:
+    ours = {layer.name: layer.targets for layer in adapter.attentions}
+    found = {layer.name: layer.targets for layer in cross_attentions(unet)}
+    if ours != found:
+        odd = sorted(name for name in ours.keys() | found.keys() if ours.get(name) != found.get(name))
+        raise ValueError(
+            f"the adapter was made for another UNet: {len(odd)} cross-attention layers differ, "
+            f"first {odd[0]}: adapter {ours.get(odd[0])}, UNet {found.get(odd[0])}"
+        )
+
+
+def _attention_layers(unet: nn.Module) -> dict[str, Any]:
+    return {
+        name: module for name, module in unet.named_modules() if hasattr(module, "set_processor") and name
+    }
+
+
+def _processor(adapter: PhotoVerseAdapter, layer: CrossAttention | None, original: Any) -> Any:
+    if layer is None:
+        return DeafProcessor(original)
+    visual = adapter.visual_kv[layer.key]
+    return DualAttnProcessor(visual.to_k, visual.to_v, layer.level)  # type: ignore[arg-type]
+
+
+def _lora_layers(unet: nn.Module) -> list[Any]:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return [module for module in unet.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def _add_lora(unet: Any, adapter: PhotoVerseAdapter) -> None:
+    """Adds peft layers to the cross-attentions and makes the adapter's parameters their weights."""
+    from peft import LoraConfig
+
+    names = [f"{layer.name}.{target}" for layer in adapter.attentions for target, _ in adapter.lora_of(layer)]
+    rank = adapter.config.lora_rank
+    before = unet.active_adapters() if getattr(unet, "_hf_peft_config_loaded", False) else []
+    flags = {id(p): p.requires_grad for p in unet.parameters()}
+    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=names), adapter_name=LORA_NAME)
+    for layer in adapter.attentions:
+        for target, dw in adapter.lora_of(layer):
+            module: Any = unet.get_submodule(f"{layer.name}.{target}")
+            module.lora_A[LORA_NAME].weight, module.lora_B[LORA_NAME].weight = dw.a, dw.b
+    for parameter in unet.parameters():  # peft froze and thawed what is not ours to freeze or thaw
+        parameter.requires_grad_(flags.get(id(parameter), parameter.requires_grad))
+    _activate(unet, [*before, LORA_NAME])
+
+
+def _activate(unet: nn.Module, names: list[str]) -> None:
+    """Makes these LoRA the active ones without touching which parameters require gradients."""
+    for module in _lora_layers(unet):
+        flags = [(parameter, parameter.requires_grad) for parameter in module.parameters()]
+        module.set_adapter(names)
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+def _remove_lora(unet: Any) -> None:
+    """Removes our LoRA, and peft's wrappers where no other LoRA is left in them."""
+    active = [name for name in unet.active_adapters() if name != LORA_NAME]
+    flags = {id(parameter): parameter.requires_grad for parameter in unet.parameters()}
+    unet.delete_adapters(LORA_NAME)
+    for name, module in list(unet.named_modules()):
+        if module in _lora_layers(unet) and not module.lora_A:
+            parent, _, child = name.rpartition(".")
+            setattr(unet.get_submodule(parent), child, module.get_base_layer())
+    if not getattr(unet, "peft_config", None):
+        unet._hf_peft_config_loaded = False
+        vars(unet).pop("peft_config", None)
+    elif active:
+        _activate(unet, active)
+    for parameter in unet.parameters():
+        parameter.requires_grad_(flags[id(parameter)])

@@ -1,0 +1,223 @@
+"""The PhotoVerse adapter: everything that is trained, in one module, whatever UNet it is installed on.
+
+Inside: the adapters, the visual K/V and the LoRA of every cross-attention; creating them to fit a base
+model. Not
+inside: putting them into a UNet (`install.py`), files (`weights.py`).
+
+Legend: B batch, m layers, T tokens a layer, D width of the text encoder, C channels of a layer.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from components.model.adapters import AdapterStack, normalize
+from components.model.config import ModelConfig
+from components.model.fits import Fits
+
+
+@dataclass(frozen=True)
+class CrossAttention:
+    """One cross-attention layer of a UNet.
+
+    Attributes:
+        name: Path of the layer in the UNet, e.g. "mid_block.attentions.0.transformer_blocks.0.attn2".
+        level: Resolution level, 0 = finest.
+        channels: C.
+        targets: (in, out) widths of each of the layer's linear layers that may get a LoRA.
+    """
+
+    name: str
+    level: int
+    channels: int
+    targets: dict[str, tuple[int, int]]
+
+    @property
+    def key(self) -> str:
+        """The name as a module name, which may hold no dots."""
+        return self.name.replace(".", "/")
+
+
+def cross_attentions(unet: nn.Module) -> list[CrossAttention]:
+    """Lists the cross-attention layers of a diffusers UNet, in module order."""
+    found = []
+    for name, module in unet.named_modules():
+        if name.endswith(".attn2") and hasattr(module, "to_k"):
+            linears = {key: _plain(module.get_submodule(key)) for key in ("to_q", "to_k", "to_v", "to_out.0")}
+            targets = {key: (linear.in_features, linear.out_features) for key, linear in linears.items()}
+            found.append(CrossAttention(name, _level(unet, name), linears["to_k"].out_features, targets))
+    if not found:
+        raise ValueError(
+            f"{type(unet).__name__} has no cross-attention layers (attn2): PhotoVerse has no place in it"
+        )
+    return found
+
+
+def _plain(linear: Any) -> nn.Linear:
+    """The layer itself, below whatever peft has wrapped around it."""
+    return linear.get_base_layer() if hasattr(linear, "get_base_layer") else linear
+
+
+def _level(unet: Any, name: str) -> int:
+    """Resolution level of a layer by its place: down block i and up block n-1-i work at level i."""
+    levels = len(unet.config.block_out_channels)
+    part, index, *_ = name.split(".")
+    if part == "mid_block":
+        return levels - 1
+    return int(index) if part == "down_blocks" else levels - 1 - int(index)
+
+
+class LowRank(nn.Module):
+    """dW = B A of one linear layer (LoRA): A starts random, B at zero, so that dW starts at zero."""
+
+    def __init__(self, in_width: int, out_width: int, rank: int) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.empty(rank, in_width))
+        self.b = nn.Parameter(torch.zeros(out_width, rank))
+        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+
+
+class VisualKV(nn.Module):
+    """W_k^S and W_v^S of one cross-attention layer (PhotoVerse Sec. 3.3)."""
+
+    def __init__(self, text_width: int, channels: int) -> None:
+        super().__init__()
+        self.to_k = nn.Linear(text_width, channels, bias=False)
+        self.to_v = nn.Linear(text_width, channels, bias=False)
+
+
+class PhotoVerseAdapter(nn.Module):
+    """Text adapters, image adapters, visual K/V and LoRA: exactly what PhotoVerse trains (Sec. 4.1).
+
+    Args:
+        config: The switches.
+        feature_layers: Resolved indices into the image encoder's hidden states; their number is m.
+        feature_width: Width of the image encoder.
+        text_width: D.
+        attentions: The UNet's cross-attention layers.
+        fits: Identity of the base and the image encoder that this adapter belongs to.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        feature_layers: tuple[int, ...],
+        feature_width: int,
+        text_width: int,
+        attentions: list[CrossAttention],
+        fits: Fits,
+    ) -> None:
+        super().__init__()
+        self.config, self.fits = config, fits
+        self.feature_layers, self.feature_width, self.text_width = feature_layers, feature_width, text_width
+        self.attentions = attentions
+        shape = (feature_width, config.adapter_width or text_width, text_width, config.adapter_blocks)
+        self.text_adapters = AdapterStack(self.m, config.text_pooling, *shape)
+        self.image_adapters = AdapterStack(self.m, config.visual_pooling, *shape)
+        self.visual_kv = nn.ModuleDict(
+            {layer.key: VisualKV(text_width, layer.channels) for layer in attentions}
+        )
+        self.lora = nn.ModuleDict(
+            {
+                f"{layer.key}/{target}".replace(".", "/"): LowRank(*layer.targets[target], config.lora_rank)
+                for layer in attentions
+                for target in config.lora_targets
+            }
+        )
+
+    @property
+    def m(self) -> int:
+        """Number of feature layers, and of pseudo-words."""
+        return len(self.feature_layers)
+
+    @classmethod
+    def create(
+        cls, unet: Any, text_encoder: Any, image_encoder: Any, config: ModelConfig
+    ) -> "PhotoVerseAdapter":
+        """Makes an untrained adapter that fits a base model; on the UNet's device, in float32.
+
+        Args:
+            unet: `UNet2DConditionModel`, bare.
+            text_encoder: `CLIPTextModel`.
+            image_encoder: `CLIPVisionModelWithProjection`.
+            config: The switches.
+
+        Raises:
+            ValueError: The UNet's cross-attention is not as wide as the text encoder, or a feature layer
+                does not exist.
+        """
+        text_width = text_encoder.config.hidden_size
+        if unet.config.cross_attention_dim != text_width:
+            raise ValueError(
+                f"the UNet's cross-attention is {unet.config.cross_attention_dim} wide, the text encoder "
+                f"{text_width}: not parts of one base model"
+            )
+        adapter = cls(
+            config,
+            feature_layers=config.layers(image_encoder.config.num_hidden_layers),
+            feature_width=image_encoder.config.hidden_size,
+            text_width=text_width,
+            attentions=cross_attentions(unet),
+            fits=Fits.of(config.base, unet, text_encoder, image_encoder),
+        )
+        if config.visual_kv_start == "text":
+            adapter._start_visual_kv(unet)
+        if config.word_scale == "embedding":
+            adapter.text_adapters.start_like(text_encoder.get_input_embeddings().weight.detach().cpu())
+        return adapter.to(unet.device)
+
+    @torch.no_grad()
+    def _start_visual_kv(self, unet: nn.Module) -> None:
+        """Copies W_k and W_v of the text branch."""
+        for layer in self.attentions:
+            attn: Any = unet.get_submodule(layer.name)
+            visual: Any = self.visual_kv[layer.key]
+            visual.to_k.weight.copy_(_plain(attn.to_k).weight)
+            visual.to_v.weight.copy_(_plain(attn.to_v).weight)
+
+    def _checked(self, features_BmTD: Tensor) -> Tensor:
+        if features_BmTD.shape[-1] != self.feature_width:
+            raise ValueError(
+                f"features are {features_BmTD.shape[-1]} wide, the adapter reads {self.feature_width}: they "
+                "come from another image encoder"
+            )
+        features = normalize(features_BmTD) if self.config.normalize_features else features_BmTD
+        return features.to(next(self.parameters()).dtype)
+
+    def text_words(self, features_BmTD: Tensor) -> Tensor:
+        """Maps raw features (B, m, T, D_in) to p_f: (B, m, D), one pseudo-word a layer, shallow first."""
+        return self.text_adapters(self._checked(features_BmTD)).squeeze(2)
+
+    def visual_tokens(self, features_BmTD: Tensor) -> Tensor:
+        """Maps raw features (B, m, T, D_in) to f: (B, N_f, D)."""
+        tokens = self.image_adapters(self._checked(features_BmTD))
+        return tokens.mean(dim=1) if self.config.visual_tokens == "mean" else tokens.flatten(1, 2)
+
+    def keep_words(self, words_mD: Tensor, m: int | None) -> Tensor:
+        """Keeps m' of the pseudo-words (..., m, D) of a person, in their order (switch `kept_words`).
+
+        Raises:
+            ValueError: m' is not in 1..m.
+        """
+        total = words_mD.shape[-2]
+        if m is None:
+            return words_mD
+        if not 1 <= m <= total:
+            raise ValueError(f"m = {m} pseudo-words asked for; this person has {total} (allowed: 1..{total})")
+        return words_mD[..., total - m :, :] if self.config.kept_words == "deep" else words_mD[..., :m, :]
+
+    def lora_of(self, layer: CrossAttention) -> Iterator[tuple[str, LowRank]]:
+        """Yields (target, dW) of a cross-attention layer, e.g. ("to_k", ...)."""
+        for target in self.config.lora_targets:
+            dw = self.lora[f"{layer.key}/{target}".replace(".", "/")]
+            assert isinstance(dw, LowRank)
+            yield target, dw
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """Everything that is trained: all parameters of this module, and none beyond it."""
+        return list(self.parameters())

@@ -1,0 +1,105 @@
+"""One module whose forward is a training prediction: what DeepSpeed or DDP wraps, saves and resumes."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+from components.model.concepts import PromptTokens, embed_prompts
+from components.model.install import install, installation, set_lora_scale
+from components.model.photoverse import PhotoVerseAdapter
+
+
+class Prediction(NamedTuple):
+    """Result of a training prediction.
+
+    Attributes:
+        noise_pred: (B, C, h, w) the UNet's prediction (noise or velocity, as the base's scheduler says).
+        p_f: (B, m, D) pseudo-words, for Eq. (7).
+        visual_values: V_S of every cross-attention, (B, N_f, channels) each, for Eq. (8).
+    """
+
+    noise_pred: Tensor
+    p_f: Tensor
+    visual_values: list[Tensor]
+
+
+class PhotoVerseModel(nn.Module):
+    """A frozen base with an adapter installed on its UNet.
+
+    Only the adapter's parameters require gradients; gradients reach the text adapters through the frozen
+    text encoder. The adapter is registered first, so that its parameters carry the names `adapter.*`
+    wherever they are listed.
+
+    Args:
+        unet: `UNet2DConditionModel`; the adapter is installed on it if it is not yet.
+        text_encoder: `CLIPTextModel`.
+        adapter: What is trained.
+    """
+
+    def __init__(self, unet: Any, text_encoder: Any, adapter: PhotoVerseAdapter) -> None:
+        super().__init__()
+        installed = installation(unet)
+        if installed is None:
+            install(unet, adapter)
+        elif installed.adapter is not adapter:
+            raise ValueError("the UNet carries another adapter: uninstall it first")
+        self.adapter, self.unet, self.text_encoder = adapter, unet, text_encoder
+        self.unet.requires_grad_(False).eval()
+        self.text_encoder.requires_grad_(False).eval()
+        self.adapter.requires_grad_(True)
+
+    def train(self, mode: bool = True) -> "PhotoVerseModel":
+        """Sets the mode of the adapter alone: frozen parts stay in eval mode."""
+        super().train(mode)
+        self.unet.eval()
+        self.text_encoder.eval()
+        return self
+
+    def trainable_parameters(self) -> list[nn.Parameter]:
+        """The adapter's parameters: exactly those that require gradients here."""
+        return self.adapter.trainable_parameters()
+
+    def forward(
+        self,
+        noisy_latents: Tensor,
+        timesteps: Tensor,
+        input_ids: Tensor,
+        word_positions: Tensor,
+        features: Tensor,
+        gamma: Tensor | float = 1.0,
+        sigma: Tensor | float = 1.0,
+        alpha: float = 1.0,
+        visual_mask: Tensor | None = None,
+    ) -> Prediction:
+        """Predicts the noise of a batch from photos of its persons.
+
+        Args:
+            noisy_latents: (B, C, h, w).
+            timesteps: (B,) int64.
+            input_ids: (B, L) of `tokenize_prompts(tokenizer, prompts, m)`.
+            word_positions: (B, L) of the same.
+            features: (B, m, T, D_in) raw features of the identity crops.
+            gamma: (B,) weight of the text branch, e.g. drawn by Eq. (4).
+            sigma: (B,) weight of the visual branch; sigma 0, gamma 1 and a prompt without S* give the
+                unconditional sample of condition dropout.
+            alpha: Weight of the LoRA part.
+            visual_mask: (B, N_f) bool, optional: which visual tokens count.
+        """
+        p_f = self.adapter.text_words(features)
+        visual_tokens = self.adapter.visual_tokens(features)
+        prompt_embeds = embed_prompts(self.text_encoder, PromptTokens(input_ids, word_positions), p_f)
+        set_lora_scale(self.unet, alpha)
+        visual_values: list[Tensor] = []
+        noise_pred = self.unet(
+            noisy_latents,
+            timesteps,
+            encoder_hidden_states=prompt_embeds.to(noisy_latents.dtype),
+            cross_attention_kwargs={
+                "visual_tokens": visual_tokens,
+                "gamma": gamma,
+                "sigma": sigma,
+                "visual_mask": visual_mask,
+                "visual_values": visual_values,
+            },
+        ).sample
+        return Prediction(noise_pred, p_f, visual_values)

@@ -1,0 +1,125 @@
+"""Adapter files: a safetensors with the trained weights, and a JSON that says what they fit and came from."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from components.core import StrictConfig, atomic_path, sha256_file, write_text_atomic
+from components.model.config import ModelConfig
+from components.model.fits import Fits
+from components.model.photoverse import PhotoVerseAdapter
+
+
+class AdapterCard(StrictConfig):
+    """The JSON beside an adapter's weights.
+
+    Attributes:
+        switches: The model's settings.
+        fits: Base and image encoder that the adapter belongs to.
+        feature_layers: Resolved layer indices.
+        training_run: Whatever the training run says about itself (run name, step, MLflow run id, ...).
+        sha256: Of the safetensors file: the adapter's hash everywhere else (cards, picture metadata,
+            registry).
+    """
+
+    format: Literal["photoverse-adapter"] = "photoverse-adapter"
+    schema_version: Literal[1] = 1
+    switches: ModelConfig
+    fits: Fits
+    feature_layers: tuple[int, ...]
+    training_run: dict[str, Any] = {}
+    sha256: str
+
+
+def card_path(path: Path) -> Path:
+    """Returns the place of the JSON that belongs to a safetensors file."""
+    return path.with_suffix(".json")
+
+
+def save_adapter(adapter: PhotoVerseAdapter, path: Path, training_run: dict[str, Any] | None = None) -> str:
+    """Writes `path` (.safetensors) and the JSON beside it; returns the weights file's SHA-256.
+
+    Raises:
+        ValueError: The path does not end in .safetensors.
+    """
+    from safetensors.torch import save_file
+
+    if path.suffix != ".safetensors":
+        raise ValueError(f"adapter weights go to a .safetensors file, found {path.name!r}")
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(weights, temporary, metadata={"format": "photoverse-adapter", "schema_version": "1"})
+    sha256 = sha256_file(path)
+    card = AdapterCard(
+        switches=adapter.config,
+        fits=adapter.fits,
+        feature_layers=adapter.feature_layers,
+        training_run=training_run or {},
+        sha256=sha256,
+    )
+    write_text_atomic(card_path(path), json.dumps(card.model_dump(mode="json"), indent=2) + "\n")
+    return sha256
+
+
+def read_adapter_card(path: Path) -> AdapterCard:
+    """Reads the JSON beside the weights file `path`, and checks that the two belong together.
+
+    Raises:
+        ValueError: A file is missing, of a newer schema, or not the pair that was written.
+    """
+    for file in (path, card_path(path)):
+        if not file.is_file():
+            raise ValueError(
+                f"no adapter at {path}: {file} is missing (an adapter is a .safetensors and a .json)"
+            )
+    values = json.loads(card_path(path).read_text(encoding="utf-8"))
+    if not isinstance(values, dict) or values.get("schema_version") != 1:
+        found = values.get("schema_version") if isinstance(values, dict) else type(values).__name__
+        raise ValueError(f"{card_path(path)} has schema version {found!r}; this version reads 1")
+    card = AdapterCard.parse(values, source=str(card_path(path)))
+    if sha256_file(path) != card.sha256:
+        raise ValueError(
+            f"{path} is not the file that {card_path(path).name} describes: their SHA-256 differ"
+        )
+    return card
+
+
+def load_adapter(
+    path: Path,
+    unet: Any,
+    text_encoder: Any,
+    image_encoder: Any | None = None,
+    base_name: str = "the loaded base",
+) -> PhotoVerseAdapter:
+    """Loads an adapter for a base model; on the UNet's device, in the dtype it was saved in.
+
+    Args:
+        path: The .safetensors file.
+        unet: The UNet that it will be installed on.
+        text_encoder: Of the same base.
+        image_encoder: The encoder that will make its features; None if only finished identity cards will be
+            used.
+        base_name: What to call that base in an error.
+
+    Raises:
+        ValueError: The files are damaged, or belong to another base (both are named) or image encoder.
+    """
+    from safetensors.torch import load_file
+
+    from components.model.photoverse import cross_attentions
+
+    card = read_adapter_card(path)
+    card.fits.check_base(base_name, unet, text_encoder)
+    if image_encoder is not None:
+        card.fits.check_image_encoder(f"the one of {base_name}", image_encoder)
+    weights = load_file(path)
+    adapter = PhotoVerseAdapter(
+        card.switches,
+        feature_layers=card.feature_layers,
+        feature_width=weights["text_adapters.0.cls.0.weight"].shape[1],
+        text_width=text_encoder.config.hidden_size,
+        attentions=cross_attentions(unet),
+        fits=card.fits,
+    )
+    adapter.load_state_dict(weights)
+    return adapter.to(unet.device)
