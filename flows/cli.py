@@ -1,0 +1,248 @@
+"""The `photoverse` command. Each subcommand imports what it needs when it runs: `--help` is quick."""
+
+import argparse
+import json
+import logging
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from flows.environment import PROJECT, prepare_environment
+
+OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+logger = logging.getLogger("photoverse")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command; returns 0 well, 1 failed, 2 refused (the caller can mend it), 130 interrupted."""
+    options = build_parser().parse_args(arguments)
+    prepare_environment()
+    try:
+        return options.run(options) or OK
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the last place where an error can be put in words
+        return _report(error)
+
+
+def _report(error: Exception) -> int:
+    """Says what went wrong: one line for what the caller can mend, everything for what we must mend."""
+    if _is_refusal(error):
+        print(f"error: {error}", file=sys.stderr)
+        return REFUSED
+    from flows.runners import StageFailed
+
+    if not isinstance(error, StageFailed):
+        traceback.print_exception(error)
+    print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+    return FAILED
+
+
+def _is_refusal(error: Exception) -> bool:
+    """Whether our own code refused a value, rather than some library tripping over one of ours."""
+    if not isinstance(error, ValueError):
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    file = Path(frame.f_code.co_filename)
+    return any(file.is_relative_to(PROJECT / part) for part in ("components", "flows"))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the whole command."""
+    parser = argparse.ArgumentParser(
+        prog="photoverse", description="Puts a person, known from one photo, into any picture."
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_demo(commands)
+    _add_train(commands)
+    _add_personalize(commands)
+    _add_stage(commands)
+    _add_services(commands)
+    _add_doctor(commands)
+    return parser
+
+
+def _add(commands: Any, name: str, run: Any, summary: str, details: str = "") -> argparse.ArgumentParser:
+    command = commands.add_parser(name, help=summary, description=f"{summary}. {details}".strip())
+    command.set_defaults(run=run)
+    return command
+
+
+def _add_run_options(command: argparse.ArgumentParser, name: str | None) -> None:
+    command.add_argument(
+        "--profile", default="portraits", help="name in infra/profiles or a YAML file (default: %(default)s)"
+    )
+    command.add_argument("--name", default=name, help="name of the run (default: %(default)s)")
+    command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+        help="a setting over the profile's, e.g. --set train.steps=300; may be given several times",
+    )  # fmt: skip
+
+
+def _add_demo(commands: Any) -> None:
+    details = "A second run keeps what is done; --fresh starts from nothing."
+    command = _add(
+        commands, "demo", _demo, "from drawn photos to personalized pictures on this machine", details
+    )
+    _add_run_options(command, "demo")
+    command.add_argument("--fresh", action="store_true", help="remove the run and start anew")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from flows.demo import run_demo
+
+    if options.fresh:
+        _remove_run(options.root, options.name)
+    run_demo(options.profile, options.name, options.root, parse_settings(options.settings))
+    return OK
+
+
+def _remove_run(root: str, name: str) -> None:
+    import shutil
+
+    from components.core import inside
+
+    shutil.rmtree(inside(PROJECT / root, name), ignore_errors=True)
+
+
+def _add_train(commands: Any) -> None:
+    command = _add(
+        commands, "train", _train, "photoverse/train in this terminal, without a server of your own"
+    )
+    _add_run_options(command, None)
+    command.add_argument("--resume", action="store_true", help="go on with a run that exists")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from flows.demo import quiet_prefect
+    from flows.progress import listening
+    from flows.terminal import Board
+
+    quiet_prefect()
+    from flows.pipeline import train
+
+    settings = {"root": options.root} | parse_settings(options.settings)
+    with Board() as board, listening(board):
+        records = train(profile=options.profile, name=options.name, overrides=settings, resume=options.resume)
+    print(json.dumps(records["promote"], indent=2))
+    return OK
+
+
+def _add_stage(commands: Any) -> None:
+    details = (
+        "Reads the records of earlier stages from the folder of --out. Does nothing if its work is done."
+    )
+    command = _add(commands, "stage", _stage, "run one stage in this process", details)
+    command.add_argument("name", help="portraits, prepare, train, evaluate, promote or personalize")
+    command.add_argument("--config", type=Path, required=True, help="the run's config.yaml")
+    command.add_argument(
+        "--out", type=Path, required=True, help="file of the record, e.g. runs/x/records/train.json"
+    )
+
+
+def _stage(options: argparse.Namespace) -> int:
+    from flows.processes import hold_lifeline
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
+    hold_lifeline()
+    from components.core import setup_logging
+    from flows.config import load_config
+    from flows.stages import execute, stage_named
+
+    setup_logging()
+    stage_named(options.name)
+    config, out = load_config(options.config), options.out.resolve()
+    execute(options.name, config, out)
+    return OK
+
+
+def _add_personalize(commands: Any) -> None:
+    command = _add(commands, "personalize", _personalize, "one photo, one prompt, pictures")
+    command.add_argument("photo", type=Path, help="a photo with one face")
+    command.add_argument(
+        "prompt", help='what to draw; S* stands for the person, e.g. "a photo of S* with glasses"'
+    )
+    command.add_argument(
+        "--model", help="folder or file of an adapter, or a model URI (default: the champion)"
+    )
+    command.add_argument(
+        "--out", type=Path, default=Path("personalized.png"), help="picture to write (default: %(default)s)"
+    )
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--profile", default="portraits")
+    command.add_argument("--root", default="runs")
+    for dial in ("gamma", "sigma", "alpha"):
+        command.add_argument(f"--{dial}", type=float, default=None)
+
+
+def _personalize(options: argparse.Namespace) -> int:
+    from flows.single import personalize_one
+
+    personalize_one(options)
+    return OK
+
+
+def _add_services(commands: Any) -> None:
+    command = _add(
+        commands, "services", _services, "Prefect's server and worker and MLflow's page, until Ctrl-C"
+    )
+    command.add_argument(
+        "--prefect-port", type=int, default=4200, help="(default: %(default)s, or a free one)"
+    )
+    command.add_argument(
+        "--mlflow-port", type=int, default=5000, help="(default: %(default)s, or a free one)"
+    )
+    command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")
+
+
+def _services(options: argparse.Namespace) -> int:
+    from flows.services import serve
+
+    return serve(prefect_port=options.prefect_port, mlflow_port=options.mlflow_port, root=options.root)
+
+
+def _add_doctor(commands: Any) -> None:
+    command = _add(
+        commands, "doctor", _doctor, "look at machine and installation; each finding with its mend"
+    )
+    command.add_argument(
+        "--profile", default="portraits", help="profile whose weights to look for (default: %(default)s)"
+    )
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from flows.doctor import examine, say
+
+    findings = examine(options.profile)
+    print(say(findings))
+    return FAILED if any(finding.mend for finding in findings) else OK
+
+
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
+    """Returns nested settings from `key.key=value` words; values are read as YAML.
+
+    Raises:
+        ValueError: A word has no `=`.
+    """
+    import yaml
+
+    from components.core import deep_merge
+
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set {pair!r}: expected KEY=VALUE, e.g. train.steps=300")
+        nested: Any = yaml.safe_load(value)
+        for part in reversed(key.split(".")):
+            nested = {part: nested}
+        settings = deep_merge(settings, nested)
+    return settings
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""Identities of what a stage reads besides its settings: weights, photos, code."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from components.core import fingerprint, sha256_file, sha256_folder
+from flows.environment import PROJECT
+
+
+def weights_digest(base: str) -> str:
+    """Returns the identity of a base model: the contents of a local folder, else its name on a hub."""
+    folder = PROJECT / base
+    if not folder.is_dir():
+        return base
+    small = 64 * 2**20  # the portrait base is hashed whole; of gigabytes, names, sizes and times tell enough
+    parts: dict[str, Any] = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix not in (".md", ".png")):
+        stat = path.stat()
+        name = path.relative_to(folder).as_posix()
+        parts[name] = sha256_file(path) if stat.st_size <= small else [stat.st_size, stat.st_mtime_ns]
+    return fingerprint(parts)
+
+
+def listing_digest(folder: Path) -> str:
+    """Returns the identity of a folder of photos: names, sizes and times of change, without reading them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    stats = ((path, path.stat()) for path in files)
+    return fingerprint([[path.relative_to(folder).as_posix(), s.st_size, s.st_mtime_ns] for path, s in stats])
+
+
+def code_digest(room: str) -> str:
+    """Returns the identity of a room's code, so that results of other code count as stale."""
+    spec = find_spec(f"components.{room}")
+    if spec is None or not spec.origin:
+        return "missing"
+    return sha256_folder(Path(spec.origin).parent, "**/*.py")

@@ -1,0 +1,336 @@
+"""The stages by name: what each needs, what decides its result, how to tell that its work is done.
+
+`photoverse stage NAME --config FILE --out RECORD` comes here. A stage reads the records of earlier stages
+from the folder of `--out` and writes its own there. What a stage does is in its room; the rooms' code is
+imported only when the stage runs.
+"""
+
+import fcntl
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.core import (
+    Checkpoint,
+    EvaluationReport,
+    Personalization,
+    PhotoFolder,
+    Promotion,
+    Record,
+    ShardManifest,
+    fingerprint,
+)
+from flows.config import PipelineConfig, anchored
+from flows.digests import code_digest, listing_digest, weights_digest
+from flows.environment import PROJECT, cores
+
+logger = logging.getLogger(__name__)
+
+Work = Callable[[PipelineConfig, Path, Path], Record]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage.
+
+    Attributes:
+        record: Kind of record that it writes.
+        work: (config, own folder, records folder) -> record.
+        settings: Parts of the config that decide its result.
+        rooms: Rooms whose code decides its result; a change there makes earlier results stale.
+        upstream: Stages whose records it reads, given the config.
+        shared: Its folder is shared by all runs with the same fingerprint.
+        always: Runs even when its record is there; it keeps a finer account of its own.
+        workers: Number of its processes that compute at once, given the config.
+    """
+
+    record: type[Record]
+    work: Work
+    settings: tuple[str, ...]
+    rooms: tuple[str, ...]
+    upstream: Callable[[PipelineConfig], tuple[str, ...]] = lambda config: ()
+    shared: bool = False
+    always: bool = False
+    workers: Callable[[PipelineConfig], int] = lambda config: 1
+
+
+def _portraits(config: PipelineConfig, folder: Path, records: Path) -> Record:
+    from components.portraits import draw_people
+
+    return draw_people(config=config.portraits, runtime=config.runtime, folder=folder)
+
+
+def _prepare(config: PipelineConfig, folder: Path, records: Path) -> Record:
+    from components.prepare import prepare
+
+    return prepare(
+        config=config.prepare,
+        face=config.face,
+        model=config.model,
+        runtime=config.runtime,
+        source_folder=_photos(config, records),
+        folder=folder,
+    )
+
+
+def _train(config: PipelineConfig, folder: Path, records: Path) -> Record:
+    from components.training import train
+
+    return train(
+        config=config.train,
+        model=config.model,
+        face=config.face,
+        runtime=config.runtime,
+        tracking=config.tracking,
+        manifest=_read(ShardManifest, records),
+        folder=folder,
+        run_name=config.name,
+    )
+
+
+def _evaluate(config: PipelineConfig, folder: Path, records: Path) -> Record:
+    from components.evaluation import evaluate
+
+    return evaluate(
+        config=config.evaluation,
+        model=config.model,
+        face=config.face,
+        runtime=config.runtime,
+        tracking=config.tracking,
+        manifest=_read(ShardManifest, records),
+        checkpoint=_read(Checkpoint, records),
+        folder=folder,
+    )
+
+
+def _promote(config: PipelineConfig, folder: Path, records: Path) -> Record:
+    from components.registry import promote
+
+    return promote(
+        config=config.registry,
+        model=config.model,
+        face=config.face,
+        runtime=config.runtime,
+        tracking=config.tracking,
+        report=_read(EvaluationReport, records),
+        checkpoint=_read(Checkpoint, records),
+        manifest=_read(ShardManifest, records),
+    )
+
+
+def _personalize(config: PipelineConfig, folder: Path, records: Path) -> Record:
+    from components.inference import personalize_batch
+
+    return personalize_batch(
+        config=config.batch,
+        face=config.face,
+        runtime=config.runtime,
+        tracking=config.tracking,
+        model_uri_or_version=_model_uri(config, records),
+        requests=_requests(config),
+        folder=folder,
+    )
+
+
+STAGES: dict[str, Stage] = {
+    "portraits": Stage(PhotoFolder, _portraits, ("portraits", "runtime.seed"), ("portraits",), shared=True),
+    "prepare": Stage(
+        ShardManifest,
+        _prepare,
+        ("prepare", "face", "model", "photos", "runtime.seed"),
+        ("prepare", "face", "shards"),
+        upstream=lambda config: () if config.photos else ("portraits",),
+        shared=True,
+        workers=lambda config: _cpus(config),
+    ),
+    "train": Stage(
+        Checkpoint,
+        _train,
+        ("name", "train", "model", "face", "tracking", "runtime.seed", "runtime.dtype"),
+        ("training", "model"),
+        upstream=lambda config: ("prepare",),
+        workers=lambda config: config.train.num_workers,
+    ),
+    "evaluate": Stage(
+        EvaluationReport,
+        _evaluate,
+        ("evaluation", "model", "face"),
+        ("evaluation", "inference"),
+        upstream=lambda config: ("prepare", "train"),
+    ),
+    "promote": Stage(
+        Promotion,
+        _promote,
+        ("registry", "tracking"),
+        ("registry",),
+        upstream=lambda config: ("prepare", "train", "evaluate"),
+    ),
+    "personalize": Stage(
+        Personalization,
+        _personalize,
+        ("batch", "face", "tracking"),
+        ("inference",),
+        always=True,
+        workers=lambda config: _cpus(config),
+    ),
+}
+
+
+def stage_named(name: str) -> Stage:
+    """Returns the stage, or raises ValueError with the names that exist."""
+    if name not in STAGES:
+        raise ValueError(f"stage {name!r} is not known; allowed: {', '.join(STAGES)}")
+    return STAGES[name]
+
+
+def execute(name: str, config: PipelineConfig, out: Path) -> Record:
+    """Runs one stage, unless its work is done, and writes its record.
+
+    Args:
+        name: Name of the stage.
+        config: The run's config.
+        out: File of the record; earlier stages' records are read from its folder.
+
+    Returns:
+        The record, new or found.
+
+    Raises:
+        ValueError: Unknown stage, a missing record of an earlier stage, or the stage's own complaint about
+            its input.
+    """
+    stage = stage_named(name)
+    identity = stage_fingerprint(name, config, out.parent)
+    folder = stage_folder(name, config, identity)
+    if (found := _finished(stage, out, identity)) and not stage.always:
+        logger.info("%s: done before (%s), nothing to do", name, identity)
+        return found
+    with _alone(folder):
+        kept = folder / "record.json"
+        found = _finished(stage, kept, identity) if stage.shared else None
+        record = found or _work(name, config, folder, out.parent, identity)
+        if stage.shared and not found:
+            record.save(kept)
+    logger.info("%s: %d in, %d out, %.1f s%s", name, record.count_in, record.count_out, record.seconds,
+                " (kept from an earlier run)" if found else "")  # fmt: skip
+    record.save(out)
+    return record
+
+
+def _work(name: str, config: PipelineConfig, folder: Path, records: Path, identity: str) -> Record:
+    start = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    record = STAGES[name].work(anchored(config), folder, records)
+    return record.model_copy(update={"fingerprint": identity, "seconds": round(time.monotonic() - start, 3)})
+
+
+def stage_folder(name: str, config: PipelineConfig, identity: str) -> Path:
+    """Returns the folder that the stage works in, absolute."""
+    below = config.cache / name / identity if STAGES[name].shared else config.folder / name
+    return PROJECT / below
+
+
+def stage_fingerprint(name: str, config: PipelineConfig, records: Path) -> str:
+    """Returns the identity of a stage's result: settings, code, weights, fingerprints of what it reads."""
+    stage = stage_named(name)
+    settings = {key: _setting(config, key) for key in stage.settings}
+    upstream = {other: _read(STAGES[other].record, records).fingerprint for other in stage.upstream(config)}
+    inputs: dict[str, Any] = {}
+    if "model" in stage.settings:
+        inputs["base"] = weights_digest(config.model.base)
+    if "photos" in stage.settings and config.photos:
+        inputs["photos"] = listing_digest(_photos(config, records))
+    return fingerprint(name, settings, upstream, inputs, [code_digest(room) for room in stage.rooms])
+
+
+def _setting(config: PipelineConfig, key: str) -> Any:
+    value: Any = config
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+
+
+def finished(name: str, config: PipelineConfig, out: Path) -> Record | None:
+    """Returns the stage's record where its work is done and still there: no process is needed."""
+    stage = stage_named(name)
+    if stage.always or not out.is_file():
+        return None
+    return _finished(stage, out, stage_fingerprint(name, config, out.parent))
+
+
+def _finished(stage: Stage, file: Path, identity: str) -> Record | None:
+    """Returns the record if it stands for this very work and what it describes is still there."""
+    if not file.is_file():
+        return None
+    try:
+        record = stage.record.load(file)
+    except ValueError as error:
+        logger.warning("%s is not usable, the stage runs again: %s", file, error)
+        return None
+    there = all((PROJECT / path).exists() for path in _paths_of(record))
+    return record if record.fingerprint == identity and there else None
+
+
+def _paths_of(record: Record) -> Iterator[str]:
+    for key in ("folder", "adapter", "report_json", "report_html", "ledger"):
+        value = getattr(record, key, None)
+        if value and "://" not in value:
+            yield value
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Holds a lock beside the folder, so that two runs never make the same thing at once."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f".{folder.name}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            logger.info("waiting: another process works in %s", folder)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _read(kind: type[Any], records: Path) -> Any:
+    return kind.load(records / f"{kind.stage}.json")
+
+
+def _photos(config: PipelineConfig, records: Path) -> Path:
+    """Returns the folder of photos to prepare: the user's, or the drawn people."""
+    if config.photos is None:
+        return Path(_read(PhotoFolder, records).folder)
+    folder = PROJECT / config.photos
+    if not folder.is_dir():
+        raise ValueError(f"photos: there is no folder {folder}")
+    return folder
+
+
+def _requests(config: PipelineConfig) -> Path:
+    if config.requests is None:
+        raise ValueError("requests: the JSONL file of requests is not set")
+    file = PROJECT / config.requests
+    if not file.is_file():
+        raise ValueError(f"requests: there is no file {file}")
+    return file
+
+
+def _model_uri(config: PipelineConfig, records: Path) -> str:
+    """Returns the model to personalize with: the one asked for, the run's own, else the champion."""
+    if config.model_uri:
+        return config.model_uri
+    own = records / "promote.json"
+    if own.is_file() and (uri := Promotion.load(own).model_uri):
+        return uri
+    return f"models:/{config.registry.model_name}@champion"
+
+
+def _cpus(config: PipelineConfig) -> int:
+    return config.runtime.num_cpus or cores()
+
+
+def threads_for(name: str, config: PipelineConfig) -> int:
+    """Returns how many threads each process of the stage may start, to fill the cores once."""
+    return max(1, _cpus(config) // stage_named(name).workers(config))
