@@ -1,0 +1,125 @@
+"""What a run leaves beside the shards, all of it a function of the journal: rejects, contact sheet, manifest."""
+
+from collections import Counter
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from components.core import ShardManifest, atomic_path, fingerprint
+from components.prepare.journal import Journal, PhotoEntry
+from components.prepare.sources import SPLITS
+from components.prepare.spec import PrepareSpec
+from components.shards import Sample, load_split
+
+MANIFEST, REJECTS, CONTACT_SHEET = "manifest.json", "rejects.parquet", "contact_sheet.png"
+REJECT_SCHEMA = pa.schema([(name, pa.string()) for name in ("file", "reason", "detail")])
+CELL = 128  # pixels of one picture on the contact sheet
+ACROSS = 8  # samples side by side
+
+
+def finish(folder: Path, journal: Journal, spec: PrepareSpec, seconds: float) -> ShardManifest:
+    """Writes rejects, contact sheet and manifest; returns the manifest of an earlier run if nothing changed.
+
+    Raises:
+        ValueError: Too large a share of the photos was rejected, or no photo gave a sample. The rejects are written.
+    """
+    photos = journal.photos()
+    rejects = sorted((p for p in photos if p.reason is not None), key=lambda photo: photo.file)
+    manifest = _manifest(folder, journal, spec, len(photos), rejects, seconds)
+    earlier = _earlier(folder, manifest)
+    if earlier is not None:
+        return earlier
+    write_rejects(folder / REJECTS, rejects)
+    _check_share(manifest, spec, folder)
+    if manifest.contact_sheet is not None:
+        write_contact_sheet(folder / CONTACT_SHEET, manifest, spec.prepare.contact_sheet_samples)
+    manifest.save(folder / MANIFEST)
+    return manifest
+
+
+def write_rejects(path: Path, rejects: list[PhotoEntry]) -> None:
+    """Writes one row a rejected photo: file, reason, detail."""
+    rows = [photo.model_dump(include=set(REJECT_SCHEMA.names)) for photo in rejects]
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, schema=REJECT_SCHEMA), temporary)
+
+
+def write_contact_sheet(path: Path, manifest: ShardManifest, samples: int) -> None:
+    """Draws identity crops, masks and targets of the first samples of each split, one below the other."""
+    shown: list[Sample] = []
+    for split in SPLITS:
+        if manifest.samples.get(split) and len(shown) < samples:
+            shown += islice(_first(manifest, split), samples - len(shown))
+    columns = [np.vstack([_cell(s[name]) for name in ("photo.png", "mask.png", "target.png")]) for s in shown]
+    columns += [np.zeros_like(columns[0])] * (-len(columns) % min(ACROSS, len(columns)))
+    rows = [np.hstack(columns[i : i + ACROSS]) for i in range(0, len(columns), ACROSS)]
+    with atomic_path(path) as temporary:
+        Image.fromarray(np.vstack(rows)).save(temporary, "PNG")
+
+
+def _first(manifest: ShardManifest, split: str) -> list[Sample]:
+    """The samples of the first shard of a split: enough to look at, never the whole set."""
+    first = next(s for s in manifest.shards if s.split == split)
+    return load_split(
+        manifest.model_copy(update={"shards": (first,)}), split, ("photo.png", "mask.png", "target.png")
+    )
+
+
+def _cell(picture: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(picture).convert("RGB").resize((CELL, CELL), Image.Resampling.BOX))
+
+
+def _manifest(
+    folder: Path, journal: Journal, spec: PrepareSpec, photos: int, rejects: list[PhotoEntry], seconds: float
+) -> ShardManifest:
+    entries = [journal.entries[name] for name in sorted(journal.entries)]
+    shards = tuple(entry.shard for entry in entries if entry.shard is not None)
+    by_split = {split: sum(s.samples for s in shards if s.split == split) for split in SPLITS}
+    licences: Counter[str] = Counter()
+    for entry in entries:
+        licences.update(entry.licences)
+    with_sheet = spec.prepare.contact_sheet_samples and shards
+    return ShardManifest(
+        fingerprint=fingerprint(spec.work, [shard.sha256 for shard in shards]),
+        seconds=seconds,
+        count_in=photos,
+        count_out=sum(by_split.values()),
+        folder=str(folder),
+        shards=shards,
+        samples=by_split,
+        rejects=len(rejects),
+        rejects_file=str(folder / REJECTS),
+        rejects_by_reason=dict(sorted(Counter(str(photo.reason) for photo in rejects).items())),
+        feature_shape=spec.feature_shape,
+        latent_shape=spec.latent_shape,
+        licences=dict(sorted(licences.items())),
+        contact_sheet=str(folder / CONTACT_SHEET) if with_sheet else None,
+    )
+
+
+def _earlier(folder: Path, manifest: ShardManifest) -> ShardManifest | None:
+    """Returns the manifest on disk if it says the same, and what it points to is there."""
+    path = folder / MANIFEST
+    try:
+        earlier = ShardManifest.load(path)
+    except ValueError:
+        return None
+    pointed = [earlier.rejects_file, *([earlier.contact_sheet] if earlier.contact_sheet else [])]
+    # The caller may have put its own fingerprint and clock on the record.
+    outside = {"seconds", "fingerprint"}
+    same = earlier.model_dump(exclude=outside) == manifest.model_dump(exclude=outside)
+    return earlier if same and all(Path(file).is_file() for file in pointed) else None
+
+
+def _check_share(manifest: ShardManifest, spec: PrepareSpec, folder: Path) -> None:
+    share = manifest.rejects / manifest.count_in
+    reasons = ", ".join(f"{reason} {count}" for reason, count in manifest.rejects_by_reason.items())
+    if share > spec.prepare.max_reject_share or not manifest.count_out:
+        raise ValueError(
+            f"{manifest.rejects} of {manifest.count_in} photos were rejected ({reasons}); at most"
+            f" {spec.prepare.max_reject_share:.0%} may be (prepare.max_reject_share). See {folder / REJECTS}"
+        )

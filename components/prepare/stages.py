@@ -1,0 +1,230 @@
+"""The workers of the pipeline: callable classes that load their networks once, for Ray Data actors or a plain loop.
+
+Tables are pyarrow; one call is one slice of one shard, so what goes through a network together never depends on chance.
+A fault on one photo makes a reject row, never an exception.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from components.core import inside
+from components.face import IdentityEncoder, load_detector, load_masker
+from components.prepare.spec import PrepareSpec
+from components.prepare.transforms import (
+    Reject,
+    choose_faces,
+    cut_face,
+    decode_photo,
+    face_facts,
+    paint_outside,
+    rounded,
+)
+from components.shards import FIELDS, check, encode
+
+logger = logging.getLogger(__name__)
+Row = dict[str, Any]
+
+# `position` is the photo's place in its shard; `face` counts the faces of a photo; a row with a reason is a reject.
+_PLACE = [("shard", pa.string()), ("position", pa.int32()), ("file", pa.string())]
+PHOTO_SCHEMA = pa.schema([*_PLACE, ("person", pa.string()), ("split", pa.string()), ("about", pa.string())])
+_RESULT = [
+    *_PLACE,
+    ("face", pa.int32()),
+    ("reason", pa.string()),
+    ("detail", pa.string()),
+    ("sha256", pa.string()),
+    ("meta", pa.string()),
+]
+FACE_SCHEMA = pa.schema([*_RESULT, *((name, pa.binary()) for name in ("crop", "mask", "target", "identity"))])
+SAMPLE_SCHEMA = pa.schema([*_RESULT, *((field.name, pa.binary()) for field in FIELDS)])
+
+
+class FaceStage:
+    """Photos -> faces: read, decode, detect, crop, mask, identity embedding.
+
+    Args:
+        spec: The resolved settings.
+        source: The photo folder.
+    """
+
+    def __init__(self, spec: PrepareSpec, source: Path) -> None:
+        import cv2
+
+        cv2.setNumThreads(1)  # one process a CPU; more threads would only fight
+        self.spec, self.source = spec, source
+        self.detector, self.masker = load_detector(spec.face), load_masker(spec.face)
+        self.identity = IdentityEncoder(spec.identity_onnx)
+
+    def __call__(self, photos: pa.Table) -> pa.Table:
+        """Turns rows of `PHOTO_SCHEMA` into rows of `FACE_SCHEMA`, in order."""
+        one_shard(photos)
+        rows = [row for photo in photos.to_pylist() for row in self.faces_of(photo)]
+        return pa.Table.from_pylist(rows, schema=FACE_SCHEMA)
+
+    def faces_of(self, photo: Row) -> list[Row]:
+        """Returns a row for each kept face, or one reject row."""
+        place: Row = {name: photo[name] for name in ("shard", "position", "file")} | {"face": 0}
+        try:
+            data = read_photo(self.source, photo["file"], self.spec.prepare.max_file_mb)
+            place["sha256"] = hashlib.sha256(data).hexdigest()
+            return [place | row for row in self._rows(photo, data, place["sha256"])]
+        except Reject as reject:
+            return [place | {"reason": reject.reason, "detail": reject.detail}]
+        except Exception as error:
+            logger.exception("%s", photo["file"])
+            return [place | {"reason": "internal_error", "detail": f"{type(error).__name__}: {error}"}]
+
+    def _rows(self, photo: Row, data: bytes, sha256: str) -> Iterator[Row]:
+        config = self.spec.prepare
+        image = decode_photo(data, config.max_pixels)
+        faces = choose_faces(self.detector(image), config.several_faces, config.min_face_px)
+        for number, face in enumerate(faces):
+            cut = cut_face(
+                image,
+                face,
+                self.masker,
+                identity_expand=config.identity_expand,
+                identity_size=self.spec.identity_size,
+                target_expand=config.target_expand,
+                resolution=self.spec.resolution,
+                aligned_size=self.identity.input_size,
+            )
+            facts = {
+                # A label names the main face; who stands beside is somebody else, of the same split.
+                "person": photo["person"] if number == 0 else f"{photo['person']}#{number}",
+                "split": photo["split"],
+                "file": photo["file"],
+                "sha256": sha256,
+                "target_landmarks_xy": rounded(cut.target_landmarks_xy),
+            }
+            yield {
+                "face": number,
+                "meta": json.dumps(json.loads(photo["about"]) | facts | face_facts(face, image)),
+                "crop": cut.crop_uint8.tobytes(),
+                "mask": cut.mask_uint8.tobytes(),
+                "target": cut.target_uint8.tobytes(),
+                "identity": self.identity.embed(cut.aligned_uint8[None])[0].tobytes(),
+            }
+
+
+class EncodeStage:
+    """Faces -> encoded samples: CLIP features, VAE posterior, everything as the files of a shard.
+
+    Args:
+        spec: The resolved settings.
+        device: "cpu" or "cuda".
+    """
+
+    def __init__(self, spec: PrepareSpec, device: str = "cpu") -> None:
+        import torch
+
+        from components.core import pick_dtype
+        from components.model import load_extractor, load_vae
+
+        wish = "float16" if spec.dtype == "auto" and device != "cpu" else spec.dtype
+        self.device, self.dtype = torch.device(device), pick_dtype(torch.device(device), wish)
+        self.spec = spec
+        self.extractor = load_extractor(spec.model, self.device, self.dtype)
+        self.vae = load_vae(spec.model, self.device, self.dtype) if spec.prepare.encode_latents else None
+
+    def __call__(self, faces: pa.Table) -> pa.Table:
+        """Turns rows of `FACE_SCHEMA` into rows of `SAMPLE_SCHEMA`, in order."""
+        one_shard(faces)
+        rows: list[Row] = []
+        size = self.spec.prepare.batch_size
+        for start in range(0, len(faces), size):
+            rows += self._encode(faces.slice(start, size).to_pylist())
+        return pa.Table.from_pylist(rows, schema=SAMPLE_SCHEMA)
+
+    def _encode(self, rows: list[Row]) -> list[Row]:
+        kept = [row for row in rows if row["reason"] is None]
+        samples = iter(self.samples(kept) if kept else [])
+        return [self._finished(row, next(samples)) if row["reason"] is None else row for row in rows]
+
+    def samples(self, rows: list[Row]) -> list[Row]:
+        """Returns the decoded samples of rows that hold faces."""
+        size, side = self.spec.identity_size, self.spec.resolution
+        crops, masks = _stacked(rows, "crop", (size, size, 3)), _stacked(rows, "mask", (size, size))
+        targets = _stacked(rows, "target", (side, side, 3))
+        painted = np.stack(
+            [paint_outside(c, m, self.extractor.fill_rgb_uint8) for c, m in zip(crops, masks, strict=True)]
+        )
+        features = self.extractor(self.extractor.preprocess(painted)).float().cpu().numpy().astype(np.float16)
+        latents = None if self.vae is None else self.posterior(targets)
+        return [
+            {
+                "__key__": sample_key(row),
+                "photo.png": painted[i],
+                "mask.png": masks[i],
+                "target.png": targets[i],
+                "features.npy": features[i],
+                "identity.npy": np.frombuffer(row["identity"], np.float32),
+                "meta.json": json.loads(row["meta"]),
+            }
+            | ({} if latents is None else {"latents.npy": latents[i]})
+            for i, row in enumerate(rows)
+        ]
+
+    def posterior(self, targets_uint8: np.ndarray) -> np.ndarray:
+        """Returns mean and std of the VAE's posterior, float16 (B, 2C, h, w), before `scaling_factor`."""
+        import torch
+
+        with torch.inference_mode():
+            pixels = torch.from_numpy(targets_uint8.copy()).to(self.device).permute(0, 3, 1, 2)
+            latent = self.vae.encode((pixels.float() / 127.5 - 1).to(self.dtype)).latent_dist
+            both = torch.cat([latent.mean, latent.std], dim=1)
+        return both.float().cpu().numpy().astype(np.float16)
+
+    def _finished(self, row: Row, sample: Row) -> Row:
+        place = {field.name: row[field.name] for field in pa.schema(_RESULT)}
+        try:
+            check(sample)
+        except ValueError as error:
+            logger.error("%s", error)
+            return place | {"reason": "internal_error", "detail": str(error)}
+        encoded = encode(sample)
+        files = {name: value for name, value in encoded.items() if not name.startswith("__")}
+        return place | files | {"meta": files.pop("meta.json").decode()}
+
+
+def read_photo(source: Path, file: str, max_mb: int) -> bytes:
+    """Returns the bytes of a photo of the folder.
+
+    Raises:
+        Reject: outside_folder, missing_file, file_too_large or unreadable_file.
+    """
+    try:
+        path = inside(source, file)
+    except ValueError as error:
+        raise Reject("outside_folder", str(error)) from error
+    try:
+        size = path.stat().st_size
+        if size > max_mb * 2**20:
+            raise Reject("file_too_large", f"{size / 2**20:.0f} MB, at most {max_mb}")
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise Reject("missing_file", "named in metadata.csv, but not there") from error
+    except OSError as error:
+        raise Reject("unreadable_file", f"{type(error).__name__}: {error.strerror}") from error
+
+
+def sample_key(row: Row) -> str:
+    """Returns "<16 hex digits of the photo's SHA-256>-<number of the face>": 8 digits would collide among 70,000 photos."""
+    return f"{row['sha256'][:16]}-{row['face']}"
+
+
+def one_shard(table: pa.Table) -> None:
+    """Checks that a call got rows of one shard only: what Ray Data hands over with `batch_size=None`."""
+    shards = set(table["shard"].to_pylist())
+    assert len(shards) <= 1, f"a slice holds rows of several shards: {sorted(shards)}"
+
+
+def _stacked(rows: list[Row], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    return np.stack([np.frombuffer(row[name], np.uint8).reshape(shape) for row in rows])

@@ -1,0 +1,20 @@
+"""Prepared samples on disk: one declared schema, a writer, a deterministic resumable reader, a verifier."""
+
+from components.shards.reader import ShardReader, load_split
+from components.shards.schema import FIELDS, Sample, check, decode, encode
+from components.shards.verify import shard_is_intact, verify_shards
+from components.shards.writer import ShardWriter, write_shard
+
+__all__ = [
+    "FIELDS",
+    "Sample",
+    "ShardReader",
+    "ShardWriter",
+    "check",
+    "decode",
+    "encode",
+    "load_split",
+    "shard_is_intact",
+    "verify_shards",
+    "write_shard",
+]
