@@ -1,5 +1,19 @@
-"""Training of the PhotoVerse adapter: objective, losses, loop, DeepSpeed, Ray Train, checkpoints, validation."""
+"""Training of the PhotoVerse adapter: objective, losses, loop, engine, launch, checkpoints, validation."""
 
-from components.training.config import TrainConfig
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["TrainConfig"]
+if TYPE_CHECKING:
+    from components.training.config import TrainConfig
+    from components.training.stage import train
+
+_HOME = {"TrainConfig": "config", "train": "stage"}
+
+__all__ = ["TrainConfig", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the file that a public name lives in: the config without torch, the stage with all it needs."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

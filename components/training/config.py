@@ -68,7 +68,6 @@ class FaceLossConfig(StrictConfig):
         max_timestep: Samples above it, as a share of the schedule's length, take no part.
         every_n_steps: The term is computed each n-th step only; its weight is not raised for that.
         start_step: First step with the term.
-        identity_onnx: ArcFace ONNX; None takes `face.identity_onnx`.
     """
 
     lambda_face: float = Field(default=0.01, ge=0)
@@ -76,7 +75,6 @@ class FaceLossConfig(StrictConfig):
     max_timestep: float = Field(default=0.4, gt=0, le=1)
     every_n_steps: int = Field(default=1, ge=1)
     start_step: int = Field(default=0, ge=0)
-    identity_onnx: str | None = None
 
 
 class OptimizerConfig(StrictConfig):
@@ -183,26 +181,26 @@ class TrainConfig(StrictConfig):
                 f"global_batch_size must be a multiple of num_workers, found {self.global_batch_size} "
                 f"and {self.num_workers}"
             )
-        if self.worker_batch_size % self.resolved_micro_batch_size:
-            raise ValueError(
-                f"micro_batch_size must divide each worker's part of the batch ({self.worker_batch_size}), "
-                f"found {self.micro_batch_size}"
-            )
+        self.micro_batch_size_of(self.num_workers)
         if self.ema_decay is not None and self.zero_stage == 3:
             raise ValueError("ema_decay needs whole weights on each worker: use zero_stage 0, 1 or 2 with it")
         return self
 
-    @property
-    def worker_batch_size(self) -> int:
-        """Samples of a step that one worker takes."""
-        return self.global_batch_size // self.num_workers
+    def micro_batch_size_of(self, world_size: int) -> int:
+        """Returns the samples in one forward pass of one of `world_size` workers.
 
-    @property
-    def resolved_micro_batch_size(self) -> int:
-        """Samples in one forward pass."""
-        return self.micro_batch_size or self.worker_batch_size
+        Raises:
+            ValueError: The global batch cannot be dealt out evenly.
+        """
+        part, rest = divmod(self.global_batch_size, world_size)
+        micro = part if self.micro_batch_size is None else self.micro_batch_size
+        if rest or part % micro:
+            raise ValueError(
+                f"micro_batch_size must divide each worker's part of the batch ({self.global_batch_size} "
+                f"over {world_size} workers), found {self.micro_batch_size}"
+            )
+        return micro
 
-    @property
-    def accumulation_steps(self) -> int:
-        """Forward passes that one optimizer step adds up."""
-        return self.worker_batch_size // self.resolved_micro_batch_size
+    def accumulation_steps_of(self, world_size: int) -> int:
+        """Returns the forward passes that one optimizer step adds up."""
+        return self.global_batch_size // world_size // self.micro_batch_size_of(world_size)

@@ -54,7 +54,7 @@ def visual_regularizer(values: Sequence[Tensor]) -> Tensor:
 
 
 def min_snr_weights(snr_B: Tensor, gamma: float, prediction_type: str) -> Tensor:
-    """Returns (B,) loss weights min(SNR, gamma) / SNR, in the form that fits the prediction (Min-SNR, Eq. 6).
+    """Returns (B,) loss weights min(SNR, gamma) / SNR in the form that fits the prediction (Min-SNR).
 
     For v-prediction the weight is min(SNR, gamma) / (SNR + 1), which is defined at zero SNR too. For
     epsilon at zero SNR it is the limit, 1.

@@ -29,12 +29,10 @@ def test_bad_values_are_named(values, message):
 
 def test_batch_is_split_over_workers_and_accumulation():
     config = TrainConfig(global_batch_size=64, num_workers=2, micro_batch_size=8)
-    assert (config.worker_batch_size, config.resolved_micro_batch_size, config.accumulation_steps) == (
-        32,
-        8,
-        4,
-    )
-    assert TrainConfig(global_batch_size=64, num_workers=4).accumulation_steps == 1
+    assert (config.micro_batch_size_of(2), config.accumulation_steps_of(2)) == (8, 4)
+    assert config.accumulation_steps_of(1) == 8  # resumed with fewer workers
+    whole = TrainConfig(global_batch_size=64, num_workers=4)
+    assert (whole.micro_batch_size_of(4), whole.accumulation_steps_of(4)) == (16, 1)
 
 
 def test_defaults_are_the_paper():

@@ -1,0 +1,137 @@
+"""DeepSpeed: its settings built from ours, its start, and one optimizer step with the gradient norm.
+
+One owner for each value: what is in `TrainConfig` is written into DeepSpeed's config here and nowhere else.
+On the CPU the optimizer is torch's AdamW, because DeepSpeed's own costs minutes of compilation there.
+"""
+
+import logging
+import math
+import os
+import shutil
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from components.training.config import OptimizerConfig, TrainConfig
+
+COMPILERS = ("c++", "g++", "clang++")
+
+
+def deepspeed_settings(config: TrainConfig, world_size: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Returns DeepSpeed's config of a run; a pure function."""
+    settings: dict[str, Any] = {
+        "train_batch_size": config.global_batch_size,
+        "train_micro_batch_size_per_gpu": config.micro_batch_size_of(world_size),
+        "gradient_accumulation_steps": config.accumulation_steps_of(world_size),
+        "gradient_clipping": config.optimizer.gradient_clipping,
+        "zero_optimization": {"stage": config.zero_stage},
+        "zero_allow_untested_optimizer": True,
+        "steps_per_print": None,
+        "wall_clock_breakdown": False,
+    }
+    if dtype == torch.bfloat16:
+        settings["bf16"] = {"enabled": True}
+    elif dtype == torch.float16:
+        settings["fp16"] = {"enabled": True}
+    return settings
+
+
+def check_toolchain() -> None:
+    """Makes sure that DeepSpeed can compile the small op that it needs at its first start on a CPU.
+
+    Raises:
+        RuntimeError: No C++ compiler or no ninja; the message says what to install.
+    """
+    programs = str(Path(sys.executable).parent)  # ninja comes as a Python package, beside the interpreter
+    if programs not in os.environ.get("PATH", "").split(os.pathsep):
+        os.environ["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", "")])
+    named = os.environ.get("CXX")
+    if not any(shutil.which(name) for name in ((named,) if named else COMPILERS)):
+        raise RuntimeError(
+            f"no C++ compiler found ({named or ', '.join(COMPILERS)}): DeepSpeed compiles a small op at its "
+            "first start; install one, e.g. the package g++ or build-essential"
+        )
+    if not shutil.which("ninja"):
+        raise RuntimeError(
+            "ninja is not installed: DeepSpeed needs it to compile; `pip install ninja` mends it"
+        )
+
+
+def start_engine(
+    model: nn.Module, parameters: list[nn.Parameter], config: TrainConfig, dtype: torch.dtype
+) -> Any:
+    """Wraps the model in a DeepSpeed engine on the process group that Ray Train has made.
+
+    Args:
+        model: Frozen parts and adapter.
+        parameters: What is trained.
+        config: The run.
+        dtype: float32 on the CPU; bfloat16 or float16 makes DeepSpeed keep float32 masters.
+
+    Raises:
+        RuntimeError: DeepSpeed cannot compile here.
+    """
+    check_toolchain()
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    import deepspeed
+
+    deepspeed.utils.logger.setLevel(logging.ERROR)
+    world_size = torch.distributed.get_world_size()
+    engine, *_ = deepspeed.initialize(
+        model=model,
+        model_parameters=parameters,
+        optimizer=make_optimizer(parameters, config.optimizer),
+        config=deepspeed_settings(config, world_size, dtype),
+        dist_init_required=False,
+    )
+    return engine
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
+    """Returns torch's AdamW over the parameters."""
+    return torch.optim.AdamW(
+        parameters,
+        lr=config.learning_rate,
+        betas=config.betas,
+        eps=config.epsilon,
+        weight_decay=config.weight_decay,
+    )
+
+
+def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
+    """Returns the rate of step `step` (from 0); a pure function, so that nothing has to be resumed."""
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / config.warmup_steps
+    if config.schedule == "constant":
+        return config.learning_rate
+    progress = (step - config.warmup_steps) / max(1, steps - config.warmup_steps)
+    fall = progress if config.schedule == "linear" else (1 - math.cos(math.pi * progress)) / 2
+    return config.learning_rate * (1 - fall * (1 - config.final_share))
+
+
+def apply_step(engine: Any, rate: float) -> Tensor:
+    """Tells DeepSpeed that a backward pass is done; after a batch's last one it takes the optimizer step.
+
+    Returns:
+        The global gradient norm before clipping; NaN where DeepSpeed does not tell it (float16 overflow, or
+        a step that is not complete yet).
+    """
+    for group in engine.optimizer.param_groups:
+        group["lr"] = rate
+    plain = not hasattr(engine.optimizer, "_global_grad_norm") and engine.zero_optimization_stage() == 0
+    norm = _gradient_norm(engine) if plain and engine.is_gradient_accumulation_boundary() else None
+    engine.step()
+    if norm is None:
+        found = engine.get_global_grad_norm()
+        norm = torch.as_tensor(float("nan") if found is None else found)
+    return norm.detach().float()
+
+
+def _gradient_norm(engine: Any) -> Tensor:
+    groups = engine.optimizer.param_groups
+    gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients)

@@ -1,0 +1,224 @@
+"""From shards to tensors: this worker's part of each global batch with its draws, read ahead in a thread.
+
+What a step sees is a function of (seed, step) and of positions in the global batch, so it can start at any
+step and with any number of workers. Features and latents come from the shards: no image encoder and no VAE
+run here.
+"""
+
+import queue
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.training.config import TrainConfig
+from components.training.objective import Draws, draw_step, sample_noise
+
+FIELDS = ("features.npy", "latents.npy", "identity.npy")
+AHEAD = 2  # steps that are prepared while the current one runs
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Samples of one forward pass, as tensors.
+
+    Attributes:
+        moments: (B, 2C, h, w) mean and std of the VAE's posterior, unscaled.
+        posterior_noise: (B, C, h, w).
+        noise: (B, C, h, w).
+        timesteps: (B,) int64.
+        input_ids: (B, L) int64, "a photo of S*" or the empty prompt.
+        word_positions: (B, L) int64, see `PromptTokens`.
+        features: (B, m, T, D).
+        gamma: (B,) weight of the text branch.
+        sigma: (B,) weight of the visual branch.
+        face_rows: (n,) int64, rows of the batch that take part in the identity loss.
+        face_share: () 1 / number of such samples in the global batch.
+        identity: (n, D_id) of the reference photos.
+        landmarks_xy: (n, 5, 2) pixels of the target picture.
+    """
+
+    moments: Tensor
+    posterior_noise: Tensor
+    noise: Tensor
+    timesteps: Tensor
+    input_ids: Tensor
+    word_positions: Tensor
+    features: Tensor
+    gamma: Tensor
+    sigma: Tensor
+    face_rows: Tensor
+    face_share: Tensor
+    identity: Tensor
+    landmarks_xy: Tensor
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Returns the batch on a device, floating tensors in `dtype` but for those that need float32."""
+        exact = {"landmarks_xy", "identity", "face_share"}
+        moved = {}
+        for field in fields(self):
+            value = getattr(self, field.name).to(device, non_blocking=True)
+            cast = value.is_floating_point() and field.name not in exact
+            moved[field.name] = value.to(dtype) if cast else value
+        return type(self)(**moved)
+
+
+@dataclass(frozen=True)
+class StepInputs:
+    """Everything a worker needs for one optimizer step; `keys` name the samples, for messages."""
+
+    step: int
+    micro_batches: tuple[MicroBatch, ...]
+    keys: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Token rows of the training prompt and of the empty one, (L,) int64 each."""
+
+    input_ids: Tensor
+    word_positions: Tensor
+    empty_ids: Tensor
+
+    def rows(self, dropped: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns input ids and word positions (B, L); `dropped` (B,) samples get the empty prompt."""
+        ids = torch.where(dropped[:, None], self.empty_ids, self.input_ids)
+        return ids, torch.where(
+            dropped[:, None], torch.full_like(self.word_positions, -1), self.word_positions
+        )
+
+
+def make_prompts(tokenizer: Any, prompt: str, words: int) -> Prompts:
+    """Tokenises the training prompt with `words` pseudo-words for S*, and the empty prompt."""
+    from components.model import tokenize_prompts
+
+    tokens = tokenize_prompts(tokenizer, [prompt, ""], [[words], []])
+    return Prompts(tokens.input_ids[0], tokens.word_positions[0], tokens.input_ids[1])
+
+
+def step_inputs(
+    sample: dict[str, Any],
+    draws: Draws,
+    positions: np.ndarray,
+    config: TrainConfig,
+    seed: int,
+    step: int,
+    prompts: Prompts,
+) -> MicroBatch:
+    """Builds the tensors of some samples of global batch `step`.
+
+    Args:
+        sample: Field name -> stacked arrays of these samples, as the reader gives them.
+        draws: Those of the whole global batch.
+        positions: (B,) places of these samples in the global batch.
+        config: The run.
+        seed: The run's seed.
+        step: Global batch, from 0.
+        prompts: Token rows.
+    """
+    mine = draws.at(positions)
+    moments = torch.from_numpy(sample["latents.npy"])
+    shape = (moments.shape[1] // 2, *moments.shape[2:])
+    places = [int(position) for position in positions]
+    noise = sample_noise(seed, step, places, shape, "noise")
+    if config.losses.noise_offset:
+        offset = sample_noise(seed, step, places, (shape[0], 1, 1), "offset")
+        noise = noise + config.losses.noise_offset * offset
+    ids, word_positions = prompts.rows(torch.from_numpy(mine.dropped))
+    rows = np.flatnonzero(mine.face)
+    landmarks = np.array([meta["target_landmarks_xy"] for meta in sample["meta.json"]], dtype=np.float32)
+    return MicroBatch(
+        moments=moments,
+        posterior_noise=sample_noise(seed, step, places, shape, "posterior"),
+        noise=noise,
+        timesteps=torch.from_numpy(mine.timesteps),
+        input_ids=ids,
+        word_positions=word_positions,
+        features=torch.from_numpy(sample["features.npy"]),
+        gamma=torch.from_numpy(mine.gamma),
+        sigma=torch.from_numpy(mine.sigma),
+        face_rows=torch.from_numpy(rows),
+        face_share=torch.tensor(1 / max(1, mine.face_count)),
+        identity=torch.from_numpy(sample["identity.npy"][rows]),
+        landmarks_xy=torch.from_numpy(landmarks[rows]),
+    )
+
+
+class Feed:
+    """Endless `StepInputs` from `start_step` on, prepared ahead in a thread; iterate it, then close it.
+
+    Args:
+        reader: `ShardReader` of this rank (anything with `batches(start_step)`).
+        config: The run.
+        seed: The run's seed.
+        num_train_timesteps: Length of the noise schedule.
+        prompts: Token rows.
+        rank: This worker.
+        world_size: Number of workers.
+    """
+
+    def __init__(
+        self,
+        reader: Any,
+        config: TrainConfig,
+        *,
+        seed: int,
+        num_train_timesteps: int,
+        prompts: Prompts,
+        rank: int,
+        world_size: int,
+    ) -> None:
+        self._reader, self._config, self._seed = reader, config, seed
+        self._timesteps, self._prompts = num_train_timesteps, prompts
+        share = config.global_batch_size // world_size
+        self._first, self._micro = rank * share, config.micro_batch_size_of(world_size)
+        self._accumulation = config.accumulation_steps_of(world_size)
+        self._stop = threading.Event()
+
+    def prepare(self, batch: dict[str, Any], step: int) -> StepInputs:
+        """Turns this rank's part of global batch `step` into tensors."""
+        draws = draw_step(self._config, self._seed, step, self._timesteps)
+        parts = []
+        for i in range(self._accumulation):
+            rows = slice(i * self._micro, (i + 1) * self._micro)
+            part = {name: values[rows] for name, values in batch.items()}
+            positions = self._first + np.arange(rows.start, rows.stop)
+            parts.append(step_inputs(part, draws, positions, self._config, self._seed, step, self._prompts))
+        return StepInputs(step, tuple(parts), tuple(batch["__key__"]))
+
+    def steps(self, start_step: int) -> Iterator[StepInputs]:
+        """Yields the inputs of `start_step`, `start_step + 1`, ...; an error in the thread is raised here."""
+        ready: queue.Queue[StepInputs | BaseException] = queue.Queue(maxsize=AHEAD)
+        thread = threading.Thread(target=self._fill, args=(ready, start_step), daemon=True, name="feed")
+        thread.start()
+        try:
+            while True:
+                item = ready.get()
+                if isinstance(item, BaseException):
+                    raise item
+                yield item
+        finally:
+            self._stop.set()
+
+    def _fill(self, ready: "queue.Queue[StepInputs | BaseException]", start_step: int) -> None:
+        try:
+            for step, batch in enumerate(self._reader.batches(start_step), start_step):
+                if not self._put(ready, self.prepare(batch, step)):
+                    return
+        except BaseException as error:  # noqa: B036 - handed to the training thread, which raises it
+            self._put(ready, error)
+
+    def _put(
+        self, ready: "queue.Queue[StepInputs | BaseException]", item: StepInputs | BaseException
+    ) -> bool:
+        while not self._stop.is_set():
+            try:
+                ready.put(item, timeout=0.2)
+                return True
+            except queue.Full:
+                continue
+        return False

@@ -1,0 +1,142 @@
+"""Ray Train: how many workers, where checkpoints go, how often a run may restart, what the terminal shows."""
+
+import json
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
+from components.core import Progress, fingerprint, write_text_atomic
+from components.training.config import TrainConfig
+from components.training.job import CHECKPOINTS_FOLDER, OUTCOME_FILE, PROGRESS_FILE, RUN_FILE, Job
+from components.training.loop import run_worker
+
+logger = logging.getLogger(__name__)
+# What may differ between the attempts of one run: it decides where and how fast, not what is learned.
+FREE_SETTINGS = frozenset(
+    {"num_workers", "cpus_per_worker", "micro_batch_size", "use_gpu", "checkpoint_every", "keep_checkpoints",
+     "max_failures", "validation"}
+)  # fmt: skip
+
+
+def claim_folder(job: Job) -> str | None:
+    """Makes the folder this run's own, or makes sure that it already is.
+
+    Returns:
+        The MLflow run of an earlier attempt, None if this is the first.
+
+    Raises:
+        ValueError: The folder holds another run, or one with other settings.
+    """
+    fixed = {
+        "run_name": job.run_name,
+        "seed": job.runtime.seed,
+        "train": job.config.model_dump(mode="json", exclude=set(FREE_SETTINGS)),
+        "model": job.model.model_dump(mode="json", exclude={"base", "image_encoder"}),
+        "shards": fingerprint(sorted(shard.sha256 for shard in job.manifest.shards)),
+    }
+    path = job.folder / RUN_FILE
+    if not path.is_file():
+        write_text_atomic(path, json.dumps(fixed | {"mlflow_run_id": job.run_id}, indent=2))
+        return None
+    found = json.loads(path.read_text(encoding="utf-8"))
+    run_id = found.pop("mlflow_run_id", None)
+    if found != fixed:
+        differing = sorted(name for name in fixed.keys() | found.keys() if fixed.get(name) != found.get(name))
+        raise ValueError(
+            f"{job.folder} holds the run {found.get('run_name')!r} with other settings "
+            f"({', '.join(differing)} differ): choose another run name, or remove the folder to start {job.run_name!r} afresh"
+        )
+    return run_id
+
+
+def remember_run_id(folder: Path, run_id: str) -> None:
+    """Notes the MLflow run beside the settings of the run."""
+    path = folder / RUN_FILE
+    values = json.loads(path.read_text(encoding="utf-8"))
+    write_text_atomic(path, json.dumps(values | {"mlflow_run_id": run_id}, indent=2))
+
+
+def launch(job: Job) -> dict[str, Any]:
+    """Runs the workers to the end, restarting them from the last checkpoint when one dies.
+
+    Returns:
+        What rank 0 wrote at the end: step, `reference_gain` and its company.
+
+    Raises:
+        RuntimeError: The run failed more often than allowed; the message holds the first worker's error.
+        ValueError: Training had to stop, e.g. because the loss was no number.
+    """
+    from ray.train import CheckpointConfig, FailureConfig, RunConfig
+    from ray.train.torch import TorchTrainer
+
+    (job.folder / OUTCOME_FILE).unlink(missing_ok=True)
+    trainer = TorchTrainer(
+        run_worker,
+        train_loop_config={"job": job},
+        scaling_config=scaling(job.config, job.runtime.device),
+        run_config=RunConfig(
+            name=job.run_name,
+            storage_path=str(job.folder / CHECKPOINTS_FOLDER),
+            checkpoint_config=CheckpointConfig(num_to_keep=job.config.keep_checkpoints),
+            failure_config=FailureConfig(max_failures=job.config.max_failures),
+        ),
+    )
+    with ShownProgress(job):
+        trainer.fit()
+    outcome = json.loads((job.folder / OUTCOME_FILE).read_text(encoding="utf-8"))
+    if "error" in outcome:
+        raise ValueError(f"run {job.run_name!r} stopped: {outcome['error']}")
+    return outcome
+
+
+def scaling(config: TrainConfig, device: str) -> Any:
+    """Returns Ray's `ScalingConfig`: one process a worker, with its CPUs and at most one GPU."""
+    import ray
+    from ray.train import ScalingConfig
+
+    use_gpu = config.use_gpu
+    if use_gpu is None:
+        use_gpu = device != "cpu" and ray.cluster_resources().get("GPU", 0) >= config.num_workers
+    resources: dict[str, float] = {"CPU": config.cpus_per_worker}
+    if use_gpu:
+        resources["GPU"] = 1
+    return ScalingConfig(num_workers=config.num_workers, use_gpu=use_gpu, resources_per_worker=resources)
+
+
+class ShownProgress:
+    """Shows the step that rank 0 notes in the run's folder, in the driver's terminal.
+
+    Args:
+        job: The run.
+        interval_s: Seconds between two looks.
+    """
+
+    def __init__(self, job: Job, interval_s: float = 0.5) -> None:
+        self._path, self._interval_s = job.folder / PROGRESS_FILE, interval_s
+        self._total = job.config.steps
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="training-progress")
+
+    def __enter__(self) -> None:
+        self._path.unlink(missing_ok=True)
+        self._thread.start()
+
+    def __exit__(self, *exc: object) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        progress: Progress | None = None
+        while not self._done.wait(self._interval_s):
+            try:
+                seen = json.loads(self._path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            if progress is None:  # the clock starts with the first step, not with Ray
+                progress = Progress("train", self._total, "steps")
+                progress.count = seen["step"] - 1
+            if seen["step"] != progress.count:
+                progress.advance(seen["step"] - progress.count, note=f"loss {seen['loss']:.4f}")
+        if progress is not None:
+            progress.__exit__()
