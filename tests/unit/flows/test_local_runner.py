@@ -155,7 +155,9 @@ def test_a_stage_does_not_outlive_a_flow_process_that_was_killed(tmp_path):
         call = ScriptCall("train", Path("c"), Path("r"), Path({str(tmp_path)!r}) / "log", script=script)
         FAST.run(call, lambda line: print(line, flush=True))
     """  # noqa: E501
-    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(flow)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(flow)], stdout=subprocess.PIPE, text=True
+    )
     stage = psutil.Process(int(process.stdout.readline()))
     process.send_signal(signal.SIGKILL)
     process.wait(5)
