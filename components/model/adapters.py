@@ -77,7 +77,8 @@ class AdapterStack(nn.ModuleList):
             generator = torch.Generator().manual_seed(0)
             inputs = torch.randn(probes, first.in_features, generator=generator).to(last.weight)
             last.weight.mul_((spread / mlp(inputs).float().std(dim=0).mean()).to(last.weight))
-            last.bias.copy_(mean)
+            last.bias.zero_()
+            last.bias.copy_(mean.to(last.bias) - mlp(inputs).mean(dim=0))
 
 
 def normalize(features_BmTD: Tensor) -> Tensor:

@@ -209,7 +209,8 @@ class DeafProcessor:
         kv_cache: Any = None,
     ) -> Tensor:
         """Calls the other processor; the last seven arguments are ignored."""
-        return self.processor(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+        more = {} if temb is None else {"temb": temb}  # not every processor of diffusers takes one
+        return self.processor(attn, hidden_states, encoder_hidden_states, attention_mask, **more)
 
 
 def _split_heads(tokens: Tensor, attn: Any) -> Tensor:

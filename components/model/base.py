@@ -95,7 +95,7 @@ def load_pipeline(
     _check_folder(config.base, "")
     pipe = StableDiffusionPipeline.from_pretrained(
         config.base,
-        torch_dtype=dtype,
+        dtype=dtype,
         use_safetensors=True,
         safety_checker=None,
         feature_extractor=None,
@@ -127,9 +127,8 @@ def _part(
     _check_folder(source, subfolder)
     if device is None:
         return cls.from_pretrained(source, subfolder=subfolder)
-    key = "dtype" if cls.__module__.startswith("transformers") else "torch_dtype"
     try:
-        model = cls.from_pretrained(source, subfolder=subfolder, use_safetensors=True, **{key: dtype})
+        model = cls.from_pretrained(source, subfolder=subfolder, use_safetensors=True, dtype=dtype)
     except OSError as error:
         raise ValueError(f"cannot load {cls.__name__} from {source}/{subfolder}: {error}") from error
     return model.to(device).requires_grad_(False).eval()

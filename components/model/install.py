@@ -5,6 +5,7 @@ adapter's own
 parameters: training the one trains the other. `uninstall` gives the UNet back as it was, bit for bit.
 """
 
+import warnings
 from typing import Any
 
 from torch import nn
@@ -131,7 +132,9 @@ def _add_lora(unet: Any, adapter: PhotoVerseAdapter) -> None:
     rank = adapter.config.lora_rank
     before = unet.active_adapters() if getattr(unet, "_hf_peft_config_loaded", False) else []
     flags = {id(p): p.requires_grad for p in unet.parameters()}
-    unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=names), adapter_name=LORA_NAME)
+    with warnings.catch_warnings():  # peft warns of a second LoRA; living beside another one is what we want
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
+        unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=names), adapter_name=LORA_NAME)
     for layer in adapter.attentions:
         for target, dw in adapter.lora_of(layer):
             module: Any = unet.get_submodule(f"{layer.name}.{target}")
@@ -155,8 +158,9 @@ def _remove_lora(unet: Any) -> None:
     active = [name for name in unet.active_adapters() if name != LORA_NAME]
     flags = {id(parameter): parameter.requires_grad for parameter in unet.parameters()}
     unet.delete_adapters(LORA_NAME)
+    wrappers = set(_lora_layers(unet))
     for name, module in list(unet.named_modules()):
-        if module in _lora_layers(unet) and not module.lora_A:
+        if module in wrappers and not module.lora_A:
             parent, _, child = name.rpartition(".")
             setattr(unet.get_submodule(parent), child, module.get_base_layer())
     if not getattr(unet, "peft_config", None):

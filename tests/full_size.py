@@ -1,0 +1,28 @@
+"""The public configurations of full-size Stable Diffusion UNets, for tests on the meta device."""
+
+from typing import Any
+
+import torch
+
+COMMON: dict[str, Any] = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (320, 640, 1280, 1280),
+    "down_block_types": (*("CrossAttnDownBlock2D",) * 3, "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", *("CrossAttnUpBlock2D",) * 3),
+    "layers_per_block": 2,
+}
+SD15: dict[str, Any] = COMMON | {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
+SD21: dict[str, Any] = COMMON | {
+    "sample_size": 96,
+    "cross_attention_dim": 1024,
+    "attention_head_dim": (5, 10, 20, 20),
+    "use_linear_projection": True,
+}
+
+
+def full_size_unet(config: dict[str, Any], device: str = "meta") -> Any:
+    from diffusers import UNet2DConditionModel
+
+    with torch.device(device):
+        return UNet2DConditionModel(**config)
