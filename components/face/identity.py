@@ -1,4 +1,7 @@
-"""Aligned face -> unit-norm identity embedding, through an ArcFace-style ONNX. The differentiable twin is in `onnx_torch`."""
+"""Aligned face -> unit-norm identity embedding, through an ArcFace-style ONNX in ONNX Runtime.
+
+Not inside: the differentiable twin for losses (`onnx_torch.py`).
+"""
 
 from pathlib import Path
 
@@ -26,8 +29,8 @@ class IdentityEncoder:
         shape = inputs[0].shape
         if not _is_identity_net(self._session):
             raise ValueError(
-                f"{onnx_path} is no ArcFace-style network: expected one output and a square input (B, 3, 112, 112);"
-                f" found input {shape} and {len(outputs)} outputs"
+                f"{onnx_path} is no ArcFace-style network: expected a square input (B, 3, 112, 112)"
+                f" and one output (B, D); found input {shape} and {len(outputs)} outputs"
             )
         self._name = inputs[0].name
         self._batch = shape[0] if isinstance(shape[0], int) else None
@@ -64,7 +67,7 @@ class IdentityEncoder:
 
 
 def identity_onnx_path(config: FaceConfig, base: Path | None = None) -> Path:
-    """Returns the identity network to use: `identity_onnx`, else the pack's, else the one in the base's `face_pack`.
+    """Returns the identity network: `identity_onnx`, else the pack's, else that of the base's `face_pack`.
 
     Raises:
         ValueError: None of them exists; the message says where was looked.

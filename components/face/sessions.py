@@ -25,7 +25,7 @@ def providers(device: str) -> list[str]:
 
 
 def session_options() -> "onnxruntime.SessionOptions":
-    """Returns quiet options that keep to OMP_NUM_THREADS (which Ray sets for each actor); without it, all cores."""
+    """Returns quiet options that keep to OMP_NUM_THREADS (Ray sets it for each actor); else all cores."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()

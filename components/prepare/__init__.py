@@ -1,4 +1,4 @@
-"""From folders of photos to shards of samples. `prepare` is loaded when first used: it needs torch and Ray."""
+"""From folders of photos to shards of samples. `prepare` needs torch and Ray: loaded on first use."""
 
 from typing import TYPE_CHECKING, Any
 

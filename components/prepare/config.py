@@ -15,14 +15,15 @@ class PrepareConfig(StrictConfig):
         target_expand: Factor on the face box for the denoising target x_t (PhotoVerse Sec. 3: 3).
         resolution: Side of x_t in pixels; None takes the base model's own.
         identity_size: Side of x_m in pixels; None takes the image encoder's own.
-        several_faces: What to do with a photo of several faces: keep the largest, keep all, or reject the photo.
+        several_faces: What to do with a photo of several faces: keep the largest, keep all, or reject the
+            photo.
         min_face_px: Faces whose box is narrower than this do not count. Pixels of the original photo.
         max_pixels: Photos with more pixels are rejected before they are unpacked (decompression bombs).
         max_file_mb: Files larger than this are rejected unread.
         max_reject_share: A larger share of rejected photos is an error of the run.
         encode_latents: Whether VAE latents are stored; without them the trainer encodes `target.png` itself.
-        identity_from_folder: Where no identity is given, take the name of the photo's folder for one; else each photo
-            is a person of its own.
+        identity_from_folder: Where no identity is given, take the name of the photo's folder for one; else
+            each photo is a person of its own.
         validation_share: Share of people that watch training, where the source states no split.
         heldout_share: Share of people that only evaluation sees, where the source states no split.
         split_salt: Changes who falls into which split.

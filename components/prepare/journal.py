@@ -1,7 +1,7 @@
-"""What is already done: one entry a shard, written when its tar is whole, so that a killed run loses one shard at most.
+"""What is already done: one entry a shard, written when its tar is whole. A kill costs one shard at most.
 
-An entry names the photos that went in, by size, time and SHA-256, and what became of each. A later run keeps the entries
-whose photos and tar are unchanged and does the rest again: new photos cost only themselves.
+An entry names the photos that went in, by size, time and SHA-256, and what became of each. A later run keeps
+the entries whose photos and tar are unchanged and does the rest again: new photos cost only themselves.
 """
 
 import logging

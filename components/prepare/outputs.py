@@ -1,4 +1,4 @@
-"""What a run leaves beside the shards, all of it a function of the journal: rejects, contact sheet, manifest."""
+"""What a run leaves beside the shards, a function of the journal: rejects, contact sheet, manifest."""
 
 from collections import Counter
 from itertools import islice
@@ -25,7 +25,8 @@ def finish(folder: Path, journal: Journal, spec: PrepareSpec, seconds: float) ->
     """Writes rejects, contact sheet and manifest; returns the manifest of an earlier run if nothing changed.
 
     Raises:
-        ValueError: Too large a share of the photos was rejected, or no photo gave a sample. The rejects are written.
+        ValueError: Too large a share of the photos was rejected, or no photo gave a sample. The rejects are
+            written.
     """
     photos = journal.photos()
     rejects = sorted((p for p in photos if p.reason is not None), key=lambda photo: photo.file)

@@ -1,10 +1,10 @@
 """Photos -> shards, manifest, rejects and contact sheet, as one Ray Dataset.
 
-    plan (driver) -> slices -> FaceStage actors -> EncodeStage actors -> one shard at a time (driver) -> journal
+    plan (driver) -> slices -> FaceStage actors -> EncodeStage actors -> one shard at a time (driver)
 
-A shard is a fixed group of photos of one split, a slice a fixed part of a shard, and every network call stays within a
-slice: so a run that was killed and continued, or had more workers, writes the same bytes as one that was not. Only rows
-in flight are in memory.
+A shard is a fixed group of photos of one split, a slice a fixed part of a shard, and every network call stays
+within a slice: so a run that was killed and continued, or had more workers, writes the same bytes as one that
+was not. Only rows in flight are in memory.
 """
 
 import json
@@ -56,10 +56,12 @@ def prepare(
         folder: Gets the tars, `manifest.json`, `rejects.parquet`, `contact_sheet.png` and `journal/`.
 
     Returns:
-        The manifest. `count_in` is the number of photos, `count_out` of samples; photos with samples + rejects = photos.
+        The manifest. `count_in` is the number of photos, `count_out` of samples; photos with samples +
+        rejects = photos.
 
     Raises:
-        ValueError: The source, a weight file or a setting is wrong, or too large a share of the photos was rejected.
+        ValueError: The source, a weight file or a setting is wrong, or too large a share of the photos was
+            rejected.
     """
     started = time.monotonic()
     records = read_folder(source_folder, config)
@@ -148,7 +150,8 @@ def ray_dataset(plan: Plan, spec: PrepareSpec, source: Path, device: str) -> "ra
 
 def in_order(dataset: "ray.data.Dataset") -> Iterator[Row]:
     """Yields the rows of the executed Dataset, holding one block at a time."""
-    for table in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1):
+    tables: Iterable[Any] = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=1)
+    for table in tables:
         yield from table.to_pylist()
 
 

@@ -1,8 +1,9 @@
 """A folder of photos -> one record a photo: file, person, split and what is known about it.
 
-`metadata.csv`, if it is there, names the photos. Columns: `file` (needed, relative to the folder), `identity`, `group`,
-`gender`, `age`, `caption`, `split`, `licence`, `consent`; others are kept as they are under `extra`. Without it every file
-that is not hidden counts as a photo, so that whatever is no image ends in the rejects and not in silence.
+`metadata.csv`, if it is there, names the photos. Columns: `file` (needed, relative to the folder),
+`identity`, `group`, `gender`, `age`, `caption`, `split`, `licence`, `consent`; others are kept as they are
+under `extra`. Without it every file that is not hidden counts as a photo, so that whatever is no image ends
+in the rejects and not in silence.
 """
 
 import csv
@@ -49,8 +50,8 @@ def read_folder(folder: Path, config: PrepareConfig) -> list[PhotoRecord]:
     """Returns the records of a folder, sorted by split and file.
 
     Raises:
-        ValueError: The folder is missing or empty, the CSV lacks a needed column, names a file twice or a split that
-            does not exist, or puts one person into two splits.
+        ValueError: The folder is missing or empty, the CSV lacks a needed column, names a file twice or a
+            split that does not exist, or puts one person into two splits.
     """
     if not folder.is_dir():
         raise ValueError(f"no photo folder at {folder}")

@@ -1,4 +1,4 @@
-"""Everything a worker needs to know, settled once before any work: sizes, files, and the identity of the work.
+"""Everything a worker needs to know, settled before any work: sizes, files, and the identity of the work.
 
 A missing weight file is found here, in a second, and not by a worker after minutes.
 """
@@ -25,7 +25,8 @@ class PrepareSpec(StrictConfig):
         identity_onnx: Path of the identity network.
         feature_shape: (m, T, D).
         latent_shape: (C, h, w).
-        dtype: Of CLIP and VAE, as configured: "auto" is float32 on the CPU, float16 on a GPU (samples are float16).
+        dtype: Of CLIP and VAE, as configured: "auto" is float32 on the CPU, float16 on a GPU (samples are
+            float16).
         work: Identity of everything that a sample depends on, except the photo.
     """
 

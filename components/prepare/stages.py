@@ -1,7 +1,7 @@
-"""The workers of the pipeline: callable classes that load their networks once, for Ray Data actors or a plain loop.
+"""The workers of the pipeline: classes that load their networks once, for Ray Data actors or a plain loop.
 
-Tables are pyarrow; one call is one slice of one shard, so what goes through a network together never depends on chance.
-A fault on one photo makes a reject row, never an exception.
+Tables are pyarrow; one call is one slice of one shard, so what goes through a network together never depends
+on chance. A fault on one photo makes a reject row, never an exception.
 """
 
 import hashlib
@@ -31,7 +31,8 @@ from components.shards import FIELDS, check, encode
 logger = logging.getLogger(__name__)
 Row = dict[str, Any]
 
-# `position` is the photo's place in its shard; `face` counts the faces of a photo; a row with a reason is a reject.
+# `position` is the photo's place in its shard; `face` counts the faces of a photo; a row with a reason is a
+# reject.
 _PLACE = [("shard", pa.string()), ("position", pa.int32()), ("file", pa.string())]
 PHOTO_SCHEMA = pa.schema([*_PLACE, ("person", pa.string()), ("split", pa.string()), ("about", pa.string())])
 _RESULT = [
@@ -176,6 +177,7 @@ class EncodeStage:
         """Returns mean and std of the VAE's posterior, float16 (B, 2C, h, w), before `scaling_factor`."""
         import torch
 
+        assert self.vae is not None
         with torch.inference_mode():
             pixels = torch.from_numpy(targets_uint8.copy()).to(self.device).permute(0, 3, 1, 2)
             latent = self.vae.encode((pixels.float() / 127.5 - 1).to(self.dtype)).latent_dist
@@ -216,7 +218,10 @@ def read_photo(source: Path, file: str, max_mb: int) -> bytes:
 
 
 def sample_key(row: Row) -> str:
-    """Returns "<16 hex digits of the photo's SHA-256>-<number of the face>": 8 digits would collide among 70,000 photos."""
+    """Returns "<16 hex digits of the photo's SHA-256>-<number of the face>".
+
+    Eight digits would not do: among 70,000 photos two would share them with probability 0.43.
+    """
     return f"{row['sha256'][:16]}-{row['face']}"
 
 

@@ -135,10 +135,10 @@ def cut_face(
     resolution: int,
     aligned_size: int = 112,
 ) -> Cut:
-    """Cuts identity crop, mask, denoising target and aligned face out of a photo (PhotoVerse Sec. 3, preprocessing)."""
+    """Cuts identity crop, mask, target and aligned face out of a photo (PhotoVerse Sec. 3, preprocessing)."""
     crop, to_crop = crop_square(image_uint8, face.bbox_xyxy, identity_expand, identity_size)
-    points = face.landmarks_xy if face.contour_xy is None else face.contour_xy
-    mask = masker(crop, transform_points(to_crop, points))
+    contour = None if face.contour_xy is None else transform_points(to_crop, face.contour_xy)
+    mask = masker(crop, transform_points(to_crop, face.landmarks_xy), contour)
     target, to_target = crop_square(image_uint8, face.bbox_xyxy, target_expand, resolution)
     return Cut(
         crop_uint8=crop,

@@ -1,10 +1,12 @@
-"""Shards -> batches that are a pure function of (seed, step), so that a resumed run sees exactly what it would have seen.
+"""Shards -> batches that are a pure function of (seed, step): a resumed run sees what it would have seen.
 
 Two paths, chosen by the size of the split's tars and nothing else:
-- up to `MEMORY_LIMIT_BYTES` everything is decoded once and kept; each epoch is one permutation of all samples;
-- above it the tars are streamed by webdataset: the shards are permuted, then `detshuffle` mixes a window of samples.
-Either way each epoch holds each sample exactly once, and a batch may span two epochs. All ranks walk the same order and
-decode only their own part; when streaming, every rank reads every shard's bytes.
+- up to `MEMORY_LIMIT_BYTES` everything is decoded once and kept; each epoch is one permutation of all
+  samples;
+- above it the tars are streamed by webdataset: the shards are permuted, then `detshuffle` mixes a window of
+  samples.
+Either way each epoch holds each sample exactly once, and a batch may span two epochs. All ranks walk the same
+order and decode only their own part; when streaming, every rank reads every shard's bytes.
 
 Left out: prefetching, augmentation, conversion to torch.
 """
@@ -36,7 +38,8 @@ class ShardReader:
         rank: This worker.
         world_size: Number of workers; must divide `batch_size`.
         fields: Fields to decode, None for all; `meta.json` and "__key__" always come along.
-        memory_limit_bytes: Size of the tars up to which they are kept in memory. Another limit may mean another order.
+        memory_limit_bytes: Size of the tars up to which they are kept in memory. Another limit may mean
+            another order.
 
     Raises:
         ValueError: The split is empty, a shard is missing, or the sizes do not fit.
@@ -71,8 +74,8 @@ class ShardReader:
     def batches(self, start_step: int = 0) -> Iterator[dict[str, Any]]:
         """Yields this rank's part of the global batches `start_step`, `start_step + 1`, ... without end.
 
-        Each is field name -> stacked array (batch_size / world_size, ...), "meta.json" -> list of mappings and
-        "__key__" -> list of keys.
+        Each is field name -> stacked array (batch_size / world_size, ...), "meta.json" -> list of mappings
+        and "__key__" -> list of keys.
 
         Raises:
             ValueError: A shard is damaged, or holds another number of samples than the manifest says.

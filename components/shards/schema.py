@@ -1,7 +1,7 @@
 """The one declaration of what a sample holds, and a check of a sample against it.
 
-Symbols: S identity crop side, R target side, m CLIP layers, T tokens a layer (CLS + patch_grid**2), D width of the image
-encoder, C latent channels, h w latent size, E identity embedding size.
+Symbols: S identity crop side, R target side, m CLIP layers, T tokens a layer (CLS + patch_grid**2), D width
+of the image encoder, C latent channels, h w latent size, E identity embedding size.
 """
 
 import io
@@ -84,7 +84,8 @@ def check(sample: Sample, sizes: dict[str, int] | None = None) -> dict[str, int]
         The size of each symbol.
 
     Raises:
-        ValueError: A field is missing, unknown, or of another dtype, shape or range; the message names sample and field.
+        ValueError: A field is missing, unknown, or of another dtype, shape or range; the message names sample
+            and field.
     """
     key, sizes = sample.get("__key__", "?"), dict(sizes or {})
     _check_names(key, sample)

@@ -1,0 +1,40 @@
+"""What all tests share: nothing calls home, one thread, fixed seeds, one Ray for the whole session."""
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+# Before any import that reads them: libraries look at these once.
+OFFLINE = {
+    "DO_NOT_TRACK": "true",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TRANSFORMERS_VERBOSITY": "error",
+}
+for name, value in {**OFFLINE, "OMP_NUM_THREADS": "1"}.items():
+    os.environ.setdefault(name, value)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 - libraries draw from the legacy generator too
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def ray_local() -> Iterator[None]:
+    """A Ray of two CPUs; starting one takes 8-18 s, so the session shares it. `ray_session` joins it."""
+    from components.core import RuntimeConfig, ray_session
+
+    with ray_session(RuntimeConfig(num_cpus=2)):
+        yield

@@ -1,0 +1,152 @@
+from collections import Counter
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from components.core import ShardManifest
+from components.shards import Sample, ShardReader, decode, encode, load_split, write_shard
+
+STREAM = {"memory_limit_bytes": 0}
+PATHS = pytest.mark.parametrize("limit", [{}, STREAM], ids=["memory", "stream"])
+MakeSet = Callable[..., ShardManifest]
+
+
+def numbers(batch: dict[str, Any]) -> list[int]:
+    return [meta["number"] for meta in batch["meta.json"]]
+
+
+def reader(manifest: ShardManifest, **settings: Any) -> ShardReader:
+    return ShardReader(manifest, "train", **{"batch_size": 4, "seed": 1} | settings)
+
+
+def order(manifest: ShardManifest, batches: int, start: int = 0, **settings: Any) -> list[list[int]]:
+    return [numbers(b) for b in islice(reader(manifest, **settings).batches(start), batches)]
+
+
+@PATHS
+def test_a_batch_holds_every_field_as_written(
+    make_set: MakeSet, make_sample: Callable[..., Sample], limit
+) -> None:
+    batch = next(reader(make_set(3, 4), **limit).batches())
+    for row, number in enumerate(numbers(batch)):
+        expected = make_sample(number)
+        assert batch["__key__"][row] == expected["__key__"]
+        assert batch["meta.json"][row] == expected["meta.json"]
+        for name, value in expected.items():
+            if isinstance(value, np.ndarray):
+                np.testing.assert_array_equal(batch[name][row], value)
+    assert batch["features.npy"].shape == (4, 3, 2, 5)
+
+
+@PATHS
+def test_each_epoch_holds_each_sample_once(make_set: MakeSet, limit) -> None:
+    manifest = make_set(3, 5, 2)  # 10 samples, batches of 4: epochs end inside batches
+    flat = [n for batch in order(manifest, 15, **limit) for n in batch]
+    epochs = [flat[i : i + 10] for i in range(0, 60, 10)]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 6
+
+
+@PATHS
+@pytest.mark.parametrize("start", [1, 2, 3, 7, 12])
+def test_a_resumed_reader_goes_on_exactly(make_set: MakeSet, limit, start: int) -> None:
+    manifest = make_set(3, 5, 2)
+    assert order(manifest, 6, start, **limit) == order(manifest, 6 + start, **limit)[start:]
+
+
+@PATHS
+def test_the_seed_decides_the_order(make_set: MakeSet, limit) -> None:
+    manifest = make_set(6, 6)
+    assert order(manifest, 3, **limit) == order(manifest, 3, **limit)
+    assert order(manifest, 3, **limit) != order(manifest, 3, seed=2, **limit)
+
+
+@PATHS
+def test_ranks_share_the_global_batch(make_set: MakeSet, limit) -> None:
+    manifest = make_set(5, 4)
+    whole = order(manifest, 7, **limit)
+    for world_size in (2, 4):
+        parts = [order(manifest, 7, rank=rank, world_size=world_size, **limit) for rank in range(world_size)]
+        assert [sum(step, []) for step in zip(*parts, strict=True)] == whole
+
+
+def test_streaming_really_mixes_shards(make_set: MakeSet) -> None:
+    epoch = order(make_set(8, 8), 1, batch_size=16, **STREAM)[0]
+    assert epoch != sorted(epoch)
+    assert {n < 8 for n in epoch[:8]} == {True, False}
+
+
+def test_size_alone_chooses_the_path(make_set: MakeSet) -> None:
+    manifest = make_set(2)
+    size = sum(path.stat().st_size for path in Path(manifest.folder).glob("*.tar"))
+    assert reader(manifest, memory_limit_bytes=size).in_memory
+    assert not reader(manifest, memory_limit_bytes=size - 1).in_memory
+
+
+@PATHS
+def test_a_batch_larger_than_the_set(make_set: MakeSet, limit) -> None:
+    (batch,) = order(make_set(2, 1), 1, batch_size=8, **limit)
+    assert sorted(Counter(batch).values()) == [2, 3, 3]
+
+
+@PATHS
+def test_only_wanted_fields_are_read(make_set: MakeSet, limit) -> None:
+    batch = next(reader(make_set(4), fields=("mask.png",), **limit).batches())
+    assert set(batch) == {"__key__", "mask.png", "meta.json"}
+
+
+def test_load_split_gives_all_in_order(make_set: MakeSet) -> None:
+    assert [s["meta.json"]["number"] for s in load_split(make_set(2, 3), "train")] == [0, 1, 2, 3, 4]
+
+
+def test_what_does_not_fit_is_said(make_set: MakeSet) -> None:
+    manifest = make_set(2)
+    with pytest.raises(ValueError, match="no samples of split 'heldout'; it has {'train': 2}"):
+        ShardReader(manifest, "heldout", batch_size=1, seed=0)
+    for wrong in ({"batch_size": 3, "world_size": 2}, {"batch_size": 0}, {"rank": 2, "world_size": 2}):
+        with pytest.raises(ValueError, match="batch_size"):
+            reader(manifest, **wrong)
+
+
+def test_a_missing_shard_is_said_at_once(make_set: MakeSet) -> None:
+    manifest = make_set(2, 2)
+    (Path(manifest.folder) / "train-000001.tar").unlink()
+    with pytest.raises(ValueError, match=r"1 shards are missing .*train-000001\.tar"):
+        reader(manifest)
+
+
+@PATHS
+def test_a_cut_shard_is_an_error_not_a_short_epoch(make_set: MakeSet, limit) -> None:
+    manifest = make_set(3, 3)
+    path = Path(manifest.folder) / "train-000001.tar"
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(ValueError, match=r"train-000001\.tar is damaged|shards hold . samples"):
+        order(manifest, 3, **limit)
+
+
+@PATHS
+def test_a_shard_with_fewer_samples_than_promised_is_an_error(
+    make_set: MakeSet, make_sample: Callable[..., Sample], limit
+) -> None:
+    manifest = make_set(3)
+    write_shard(Path(manifest.folder), "train-000000.tar", "train", [encode(make_sample(0))])
+    with pytest.raises(ValueError, match="hold 1 samples, the manifest says 3"):
+        order(manifest, 2, **limit)
+
+
+def test_decoding_is_left_to_the_rank_that_needs_it(make_set: MakeSet, monkeypatch) -> None:
+    import components.shards.reader as module
+
+    count = Counter()
+
+    def counted(raw, fields=None):
+        count["decoded"] += 1
+        return decode(raw, fields)
+
+    monkeypatch.setattr(module, "decode", counted)
+    order(make_set(8), 2, rank=1, world_size=4, **STREAM)
+    assert count["decoded"] == 2
