@@ -125,9 +125,11 @@ def embed_prompts(text_encoder: Any, tokens: PromptTokens, words_BWD: Tensor | N
     positions = tokens.word_positions
 
     def put_words(_module: Any, _inputs: Any, embeddings: Tensor) -> Tensor:
-        index = positions.clamp(min=0)[..., None].expand(-1, -1, embeddings.shape[-1])
-        words = words_BWD.to(embeddings.dtype).gather(1, index)
-        return torch.where(positions[..., None] >= 0, words, embeddings)
+        place = positions.to(embeddings.device)[
+            ..., None
+        ]  # an offloaded encoder runs elsewhere than it rests
+        index = place.clamp(min=0).expand(-1, -1, embeddings.shape[-1])
+        return torch.where(place >= 0, words_BWD.to(embeddings).gather(1, index), embeddings)
 
     handle = text_encoder.get_input_embeddings().register_forward_hook(put_words)
     try:

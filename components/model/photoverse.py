@@ -2,7 +2,7 @@
 
 Inside: the adapters, the visual K/V and the LoRA of every cross-attention; creating them to fit a base
 model. Not
-inside: putting them into a UNet (`install.py`), files (`weights.py`).
+inside: putting them into a UNet (`injection.py`), files (`weights.py`).
 
 Legend: B batch, m layers, T tokens a layer, D width of the text encoder, C channels of a layer.
 """
@@ -114,6 +114,9 @@ class PhotoVerseAdapter(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.fits = config, fits
+        self.loaded_sha256: str | None = (
+            None  # of the file that the weights came from, while they are unchanged
+        )
         self.feature_layers, self.feature_width, self.text_width = feature_layers, feature_width, text_width
         self.attentions = attentions
         shape = (feature_width, config.adapter_width or text_width, text_width, config.adapter_blocks)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from torch import Tensor, nn
 
 from components.model.concepts import PromptTokens, embed_prompts
-from components.model.install import install, installation, set_lora_scale
+from components.model.injection import install, installation, set_lora_scale
 from components.model.photoverse import PhotoVerseAdapter
 
 
@@ -47,6 +47,7 @@ class PhotoVerseModel(nn.Module):
         self.unet.requires_grad_(False).eval()
         self.text_encoder.requires_grad_(False).eval()
         self.adapter.requires_grad_(True)
+        self.adapter.loaded_sha256 = None  # from here on the weights change
 
     def train(self, mode: bool = True) -> "PhotoVerseModel":
         """Sets the mode of the adapter alone: frozen parts stay in eval mode."""

@@ -1,10 +1,11 @@
 """Adapter files: a safetensors with the trained weights, and a JSON that says what they fit and came from."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, Literal
 
-from components.core import StrictConfig, atomic_path, sha256_file, write_text_atomic
+from components.core import StrictConfig, sha256_file, write_bytes_atomic, write_text_atomic
 from components.model.config import ModelConfig
 from components.model.fits import Fits
 from components.model.photoverse import PhotoVerseAdapter
@@ -42,13 +43,9 @@ def save_adapter(adapter: PhotoVerseAdapter, path: Path, training_run: dict[str,
     Raises:
         ValueError: The path does not end in .safetensors.
     """
-    from safetensors.torch import save_file
-
     if path.suffix != ".safetensors":
         raise ValueError(f"adapter weights go to a .safetensors file, found {path.name!r}")
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.state_dict().items()}
-    with atomic_path(path) as temporary:
-        save_file(weights, temporary, metadata={"format": "photoverse-adapter", "schema_version": "1"})
+    write_bytes_atomic(path, _serialised(adapter))
     sha256 = sha256_file(path)
     card = AdapterCard(
         switches=adapter.config,
@@ -59,6 +56,18 @@ def save_adapter(adapter: PhotoVerseAdapter, path: Path, training_run: dict[str,
     )
     write_text_atomic(card_path(path), json.dumps(card.model_dump(mode="json"), indent=2) + "\n")
     return sha256
+
+
+def adapter_hash(adapter: PhotoVerseAdapter) -> str:
+    """Returns the adapter's hash: SHA-256 of its weights file, or of what `save_adapter` would write."""
+    return adapter.loaded_sha256 or hashlib.sha256(_serialised(adapter)).hexdigest()
+
+
+def _serialised(adapter: PhotoVerseAdapter) -> bytes:
+    from safetensors.torch import save
+
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.state_dict().items()}
+    return save(weights, metadata={"format": "photoverse-adapter", "schema_version": "1"})
 
 
 def read_adapter_card(path: Path) -> AdapterCard:
@@ -122,4 +131,5 @@ def load_adapter(
         fits=card.fits,
     )
     adapter.load_state_dict(weights)
+    adapter.loaded_sha256 = card.sha256
     return adapter.to(unet.device)
