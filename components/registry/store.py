@@ -1,0 +1,153 @@
+"""MLflow's registry: versions found by fingerprint, registered once, aliases, local files of a version."""
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from components.core import TrackingConfig
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+logger = logging.getLogger(__name__)
+
+FINGERPRINT_TAG = "photoverse.fingerprint"
+MISSING = "RESOURCE_DOES_NOT_EXIST"
+
+
+def quiet_mlflow() -> None:
+    """Keeps MLflow from calling home and from drawing bars for local copies; before its first import."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """Returns the file of a `sqlite:///` URI; None for another kind of store."""
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+class Store:
+    """The versions of one registered model.
+
+    Args:
+        tracking: Where MLflow keeps runs and models.
+        model_name: The registered model.
+    """
+
+    def __init__(self, tracking: TrackingConfig, model_name: str) -> None:
+        quiet_mlflow()
+        from mlflow import MlflowClient
+
+        if (file := sqlite_file(tracking.uri)) is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        self.tracking, self.name = tracking, model_name
+        self.client: MlflowClient = MlflowClient(tracking_uri=tracking.uri, registry_uri=tracking.uri)
+
+    def versions(self) -> list["ModelVersion"]:
+        """Returns all versions, newest first; none if the model is not registered yet."""
+        found = self.client.search_model_versions(f"name = '{self.name}'", max_results=1000)
+        return sorted(found, key=lambda version: -int(version.version))
+
+    def with_fingerprint(self, fingerprint: str) -> "ModelVersion | None":
+        """Returns the version that was registered with this fingerprint."""
+        return next((v for v in self.versions() if v.tags.get(FINGERPRINT_TAG) == fingerprint), None)
+
+    def version(self, alias_or_version: str) -> "ModelVersion":
+        """Returns the version of a number or an alias.
+
+        Raises:
+            ValueError: There is none; the message says which there are.
+        """
+        from mlflow.exceptions import MlflowException
+
+        try:
+            if alias_or_version.isdigit():
+                return self.client.get_model_version(self.name, alias_or_version)
+            return self.client.get_model_version_by_alias(self.name, alias_or_version)
+        except MlflowException as error:
+            if error.error_code not in (MISSING, "INVALID_PARAMETER_VALUE"):
+                raise
+            raise ValueError(
+                f"no version or alias {alias_or_version!r} of model {self.name!r} at {self.tracking.uri}; "
+                f"registered: {self._list() or 'none'}"
+            ) from error
+
+    def _list(self) -> str:
+        """Returns the newest versions with their aliases, e.g. "3 (champion), 2, 1"."""
+        versions = self.versions()[:10]
+        aliases = self.client.get_registered_model(self.name).aliases if versions else {}
+        names: dict[str, list[str]] = {}
+        for alias, number in aliases.items():
+            names.setdefault(str(number), []).append(alias)
+        numbers = [str(version.version) for version in versions]
+        return ", ".join(f"{n} ({', '.join(names[n])})" if n in names else n for n in numbers)
+
+    def by_alias(self, alias: str) -> "ModelVersion | None":
+        """Returns the version that the alias points to, None if it points to none."""
+        try:
+            return self.version(alias)
+        except ValueError:
+            return None
+
+    def register(self, model_uri: str, tags: Mapping[str, str]) -> "ModelVersion":
+        """Makes a version of a logged model, tags in the same step: a kill leaves no nameless version."""
+        import mlflow
+
+        with pointed_at(self.tracking):
+            return mlflow.register_model(model_uri, self.name, tags=dict(tags), await_registration_for=None)
+
+    def tag(self, version: str, tags: Mapping[str, str]) -> None:
+        """Sets tags of a version."""
+        for key, value in tags.items():
+            self.client.set_model_version_tag(self.name, version, key, value)
+
+    def set_alias(self, alias: str, version: str) -> None:
+        """Points the alias to the version."""
+        self.client.set_registered_model_alias(self.name, alias, version)
+
+    def drop_alias(self, alias: str) -> None:
+        """Removes the alias; nothing happens where there is none."""
+        if self.by_alias(alias) is not None:
+            self.client.delete_registered_model_alias(self.name, alias)
+
+    def files(self, version: str) -> Path:
+        """Returns the folder of the version's files: in place in a local store, else downloaded."""
+        from mlflow.artifacts import download_artifacts
+
+        with pointed_at(self.tracking):
+            return Path(download_artifacts(self.client.get_model_version_download_uri(self.name, version)))
+
+    def experiment_id(self) -> str:
+        """Returns the experiment's id, making it if need be."""
+        experiment = self.client.get_experiment_by_name(self.tracking.experiment)
+        if experiment is not None:
+            return str(experiment.experiment_id)
+        return str(self.client.create_experiment(self.tracking.experiment, _location(self.tracking)))
+
+
+def _location(tracking: TrackingConfig) -> str | None:
+    """Returns the artifact location; a local folder is made absolute, for later readers start elsewhere."""
+    place = tracking.artifact_location
+    if place is None or urlparse(place).scheme:
+        return place
+    return Path(place).resolve().as_uri()
+
+
+@contextmanager
+def pointed_at(tracking: TrackingConfig) -> Iterator[Any]:
+    """Points MLflow's global functions at the store for the block, and back afterwards."""
+    import mlflow
+
+    before, registry_before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    mlflow.set_tracking_uri(tracking.uri)
+    mlflow.set_registry_uri(tracking.uri)
+    try:
+        yield mlflow
+    finally:
+        mlflow.set_tracking_uri(before)
+        mlflow.set_registry_uri(registry_before)

@@ -1,0 +1,201 @@
+import math
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from components.core import Checkpoint, EvaluationReport, IdentityFigures
+from components.registry.config import GateThresholds
+from components.registry.gate import ChampionFigures, decide
+
+THRESHOLDS = GateThresholds()
+
+
+def test_a_good_candidate_becomes_champion_and_each_reason_is_said(report, checkpoint):
+    decision = decide(report(), checkpoint(), None, THRESHOLDS)
+    assert decision.decision == "promoted"
+    assert decision.failed == 0
+    assert all(reason.startswith("ok ") for reason in decision.reasons)
+    for word in (
+        "reference gain",
+        "floor",
+        "base alone",
+        "without a face",
+        "retrieval",
+        "worst group",
+        "champion",
+    ):
+        assert any(word in reason for reason in decision.reasons), word
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "word"),
+    [
+        ({"generated_interval": (0.06, 0.9)}, "floor"),
+        ({"base_alone": 0.44}, "base alone"),
+        ({"no_face_rate": 0.3}, "without a face"),
+        ({"retrieval_top1": 0.03}, "retrieval"),
+        ({"by_group": {"north": 0.9, "south": 0.04}}, "worst group"),
+        ({"by_group": {"north": 0.9, "south": 0.5}}, "gap"),
+        ({"people": 3}, "people"),
+    ],
+)
+def test_each_fault_alone_keeps_a_candidate_out(report, checkpoint, spoilt, word):
+    decision = decide(report(**spoilt), checkpoint(), None, THRESHOLDS)
+    assert decision.decision == "registered"
+    failed = [reason for reason in decision.reasons if reason.startswith("FAIL")]
+    assert failed == list(decision.reasons[: len(failed)])
+    assert any(word in reason for reason in failed)
+
+
+def test_no_gain_from_the_reference_keeps_a_candidate_out(report, checkpoint):
+    decision = decide(report(), checkpoint(interval=(-0.001, 0.2)), None, THRESHOLDS)
+    assert decision.decision == "registered"
+    assert "reference gain" in decision.reasons[0]
+
+
+def test_colour_is_asked_where_that_judge_sat(report, checkpoint, figures):
+    good, bad = figures(generated=0.8, floor=0.6), figures(generated=0.6, floor=0.6)
+    assert decide(report(colour=good), checkpoint(), None, THRESHOLDS).decision == "promoted"
+    assert decide(report(colour=bad), checkpoint(), None, THRESHOLDS).decision == "registered"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_figures_that_are_no_numbers_are_refused(report, checkpoint, value):
+    assert decide(report(generated=value), checkpoint(), None, THRESHOLDS).decision == "refused"
+    assert decide(report(), checkpoint(losses={"face": value}), None, THRESHOLDS).decision == "refused"
+    assert decide(report(), checkpoint(reference_gain=value), None, THRESHOLDS).decision == "refused"
+
+
+def test_a_ceiling_that_could_not_be_measured_is_no_fault(report, checkpoint):
+    assert decide(report(ceiling=math.nan), checkpoint(), None, THRESHOLDS).decision == "promoted"
+
+
+def test_blocked_licences_are_refused_and_counted(report, checkpoint):
+    thresholds = GateThresholds(blocked_licences=("research-only",))
+    decision = decide(report(), checkpoint(), None, thresholds, licences={"CC0": 5, "research-only": 7})
+    assert decision.decision == "refused"
+    assert "7 photos under research-only" in decision.reasons[0]
+
+
+def test_a_champion_of_other_people_is_not_compared(report, checkpoint, figures):
+    champion = ChampionFigures(version="4", measured_on="others", identity=figures(generated=0.99))
+    decision = decide(report(), checkpoint(), champion, THRESHOLDS, measured_on="these")
+    assert decision.decision == "promoted"
+    assert any("not compared with champion version 4" in reason for reason in decision.reasons)
+
+
+def test_groups_that_went_missing_are_a_fault(report, checkpoint, figures):
+    champion = ChampionFigures(version="4", measured_on="x", identity=figures())
+    decision = decide(report(by_group={"north": 0.6}), checkpoint(), champion, THRESHOLDS, measured_on="x")
+    assert decision.decision == "registered"
+    assert "south" in decision.reasons[0]
+
+
+cosines = st.floats(-1, 1)
+GROUPS = ("east", "north", "south")
+
+
+@st.composite
+def any_figures(draw):
+    generated = draw(cosines)
+    return IdentityFigures(
+        generated=generated,
+        generated_interval=tuple(sorted((draw(cosines), generated))),
+        floor=draw(cosines),
+        base_alone=draw(cosines),
+        ceiling=draw(cosines),
+        retrieval_top1=draw(st.floats(0, 1)),
+        by_group=draw(st.fixed_dictionaries({group: cosines for group in GROUPS})),
+        no_face_rate=draw(st.floats(0, 1)),
+    )
+
+
+@st.composite
+def any_thresholds(draw):
+    return GateThresholds(
+        above_floor=draw(cosines),
+        above_base=draw(cosines),
+        worst_group=draw(cosines),
+        largest_gap=draw(st.floats(0, 2)),
+        no_face_rate=draw(st.floats(0, 1)),
+        retrieval_over_chance=draw(st.floats(0, 10)),
+        champion_tolerance=draw(st.floats(0, 1)),
+        worst_group_tolerance=draw(st.floats(0, 1)),
+        minimum_people=draw(st.integers(2, 100)),
+    )
+
+
+@st.composite
+def any_case(draw):
+    report = EvaluationReport(
+        report_json="r.json",
+        report_html="r.html",
+        people=draw(st.integers(0, 100)),
+        count_out=draw(st.integers(0, 500)),
+        identity=draw(any_figures()),
+    )
+    gain = draw(cosines)
+    checkpoint = Checkpoint(
+        run_name="run",
+        folder="f",
+        adapter="a",
+        step=1,
+        reference_gain=gain,
+        reference_gain_interval=tuple(sorted((draw(cosines), gain))),
+    )
+    champion = draw(
+        st.none() | any_figures().map(lambda f: ChampionFigures(version="1", measured_on="x", identity=f))
+    )
+    return report, checkpoint, champion, draw(any_thresholds())
+
+
+quick = settings(max_examples=150, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+
+
+@quick
+@given(any_case())
+def test_whatever_the_rest_nothing_below_a_threshold_is_promoted(case):
+    report, checkpoint, champion, limits = case
+    decision = decide(report, checkpoint, champion, limits, measured_on="x")
+    assert decision.reasons
+    if decision.decision != "promoted":
+        assert decision.failed > 0
+        return
+    figures, worst = report.identity, min(report.identity.by_group.values())
+    assert checkpoint.reference_gain_interval[0] > limits.reference_gain_low
+    assert figures.generated_interval[0] > figures.floor + limits.above_floor
+    assert figures.generated_interval[0] > figures.base_alone + limits.above_base
+    assert figures.no_face_rate <= limits.no_face_rate
+    assert worst > figures.floor + limits.worst_group
+    assert max(figures.by_group.values()) - worst <= limits.largest_gap
+    assert report.people >= limits.minimum_people
+    if champion is not None:
+        champions = champion.identity
+        assert figures.generated >= champions.generated - limits.champion_tolerance
+        assert worst >= min(champions.by_group.values()) - limits.worst_group_tolerance
+
+
+@quick
+@given(any_case(), st.sampled_from(GROUPS), st.floats(0, 0.5))
+def test_better_groups_and_more_faces_never_cost_the_promotion(case, group, more):
+    report, checkpoint, champion, limits = case
+    before = decide(report, checkpoint, champion, limits, measured_on="x")
+    worst = min(report.identity.by_group, key=lambda name: report.identity.by_group[name])
+    better = report.identity.by_group | {worst: min(report.identity.by_group[worst] + more, 1.0)}
+    if max(better.values()) > max(report.identity.by_group.values()):
+        return  # lifting the worst above the best opens a new gap
+    identity = report.identity.model_copy(
+        update={"by_group": better, "no_face_rate": max(0, report.identity.no_face_rate - more)}
+    )
+    after = decide(
+        report.model_copy(update={"identity": identity}), checkpoint, champion, limits, measured_on="x"
+    )
+    assert after.failed <= before.failed
+
+
+@quick
+@given(any_case())
+def test_the_decision_is_a_function_of_its_arguments(case):
+    report, checkpoint, champion, limits = case
+    assert decide(report, checkpoint, champion, limits) == decide(report, checkpoint, champion, limits)
