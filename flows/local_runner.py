@@ -16,7 +16,7 @@ from typing import IO
 
 from flows.environment import PROJECT, child_environment
 from flows.processes import LIFELINE, MARK, sweep
-from flows.runners import ANSI, TAIL_LINES, OnLine, StageCall, StageFailed
+from flows.runners import ANSI, NOISE, TAIL_LINES, OnLine, StageCall, StageFailed
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,9 @@ class LocalRunner:
                 for line in _lines(process, call.timeout_s):
                     log.write(line + "\n")
                     log.flush()
-                    tail.append(line)
-                    on_line(line)
+                    if not NOISE.search(line):
+                        tail.append(line)
+                        on_line(line)
         except TimeoutError:
             self._stop(process, mark)
             raise StageFailed(call.stage, f"ran longer than {call.timeout_s:g} s", list(tail)) from None

@@ -17,6 +17,9 @@ REFUSED = 2
 TAIL_LINES = 15
 ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
+NOISE = re.compile(r"PlacementGroupCleaner.*Failed to query Ray Train Controller")
+"""Lines for the log file alone: Ray repeats this one each second where it has no dashboard."""
+
 OnLine = Callable[[str], None]
 
 

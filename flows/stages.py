@@ -45,6 +45,7 @@ class Stage:
         upstream: Stages whose records it reads, given the config.
         shared: Its folder is shared by all runs with the same fingerprint.
         always: Runs even when its record is there; it keeps a finer account of its own.
+        apart: Works in a folder named after its fingerprint: other settings never meet its checkpoints.
         workers: Number of its processes that compute at once, given the config.
     """
 
@@ -55,6 +56,7 @@ class Stage:
     upstream: Callable[[PipelineConfig], tuple[str, ...]] = lambda config: ()
     shared: bool = False
     always: bool = False
+    apart: bool = False
     workers: Callable[[PipelineConfig], int] = lambda config: 1
 
 
@@ -153,6 +155,7 @@ STAGES: dict[str, Stage] = {
         ("name", "train", "model", "face", "tracking", "runtime.seed", "runtime.dtype"),
         ("training", "model"),
         upstream=lambda config: ("prepare",),
+        apart=True,
         workers=lambda config: config.train.num_workers,
     ),
     "evaluate": Stage(
@@ -229,8 +232,10 @@ def _work(name: str, config: PipelineConfig, folder: Path, records: Path, identi
 
 def stage_folder(name: str, config: PipelineConfig, identity: str) -> Path:
     """Returns the folder that the stage works in, absolute."""
-    below = config.cache / name / identity if STAGES[name].shared else config.folder / name
-    return PROJECT / below
+    stage = STAGES[name]
+    if stage.shared:
+        return PROJECT / config.cache / name / identity
+    return PROJECT / config.folder / name / (identity if stage.apart else "")
 
 
 def stage_fingerprint(name: str, config: PipelineConfig, records: Path) -> str:

@@ -136,7 +136,8 @@ def test_a_polite_stage_is_only_interrupted(call, tmp_path):
 def test_daemons_left_by_a_stage_that_ended_well_are_swept(call):
     script = """
         import subprocess, sys
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], start_new_session=True)
+        sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+        child = subprocess.Popen(sleep, start_new_session=True)
         print(child.pid, flush=True)
     """
     pids = []
@@ -151,10 +152,11 @@ def test_a_stage_does_not_outlive_a_flow_process_that_was_killed(tmp_path):
         from pathlib import Path
         sys.path.insert(0, {os.getcwd()!r})
         from tests.unit.flows.test_local_runner import FAST, ScriptCall
-        script = "from flows.processes import hold_lifeline; hold_lifeline(); import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+        script = "from flows.processes import hold_lifeline; hold_lifeline(); import os, time; "
+        script += "print(os.getpid(), flush=True); time.sleep(60)"
         call = ScriptCall("train", Path("c"), Path("r"), Path({str(tmp_path)!r}) / "log", script=script)
         FAST.run(call, lambda line: print(line, flush=True))
-    """  # noqa: E501
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(flow)], stdout=subprocess.PIPE, text=True
     )
