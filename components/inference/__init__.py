@@ -1,0 +1,54 @@
+"""PhotoVerse at work: attach it to a stock pipeline, make identity cards, draw pictures, one or a file full.
+
+Names are loaded when first used, so that whoever needs only the settings never imports torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from components.inference.attachment import Attachment, attach, detach
+    from components.inference.batch import personalize_batch
+    from components.inference.card import IdentityCard, combine_cards
+    from components.inference.config import BatchConfig, Dials, PhotoRules
+    from components.inference.personalize import Personalizer
+    from components.inference.provenance import encode_png, read_recipe, save_png
+
+_HOME = {
+    "Attachment": "attachment",
+    "BatchConfig": "config",
+    "Dials": "config",
+    "IdentityCard": "card",
+    "Personalizer": "personalize",
+    "PhotoRules": "config",
+    "attach": "attachment",
+    "combine_cards": "card",
+    "detach": "attachment",
+    "encode_png": "provenance",
+    "personalize_batch": "batch",
+    "read_recipe": "provenance",
+    "save_png": "provenance",
+}
+
+__all__ = [
+    "Attachment",
+    "BatchConfig",
+    "Dials",
+    "IdentityCard",
+    "Personalizer",
+    "PhotoRules",
+    "attach",
+    "combine_cards",
+    "detach",
+    "encode_png",
+    "personalize_batch",
+    "read_recipe",
+    "save_png",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the file that a public name lives in."""
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,184 @@
+"""Attaching PhotoVerse to a stock diffusers pipeline, and the arguments that make it draw a person.
+
+    person = attach(pipe, "adapter.safetensors")        # any Stable Diffusion pipeline of diffusers
+    image = pipe(**person.inputs(["S* as an astronaut"], [card])).images[0]
+    detach(pipe)                                        # the pipeline as it was, bit for bit
+
+`inputs` returns public arguments of the pipelines only: prompt embeddings, `cross_attention_kwargs`,
+guidance, steps, and a step callback if a dial follows a schedule. Everything else (schedulers, images,
+masks, ControlNets) stays the caller's.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from components.inference.card import IdentityCard
+from components.inference.conditions import (
+    Persons,
+    Row,
+    branch_weights,
+    expand_rows,
+    factor_at,
+    follow_schedules,
+    levels_used,
+    make_rows,
+    shared_dials,
+    stack_tokens,
+)
+from components.inference.config import Dials
+from components.model import (
+    KeyValueCache,
+    PhotoVerseAdapter,
+    adapter_hash,
+    encode_prompts,
+    install,
+    load_adapter,
+    mend,
+    set_lora_scale,
+    uninstall,
+)
+
+
+def attach(pipe: Any, adapter: PhotoVerseAdapter | Path | str) -> "Attachment":
+    """Turns a stock pipeline into a PhotoVerse one; called without `inputs` it draws as it did.
+
+    Args:
+        pipe: A diffusers pipeline with a `unet`, `text_encoder` and `tokenizer`. Attach before offloading it.
+        adapter: A loaded adapter (moved to the UNet's device and dtype), or the path of its safetensors file.
+
+    Raises:
+        ValueError: The adapter belongs to another base, or the pipeline has one already.
+    """
+    if not isinstance(adapter, PhotoVerseAdapter):
+        name = getattr(pipe, "name_or_path", "") or type(pipe).__name__
+        adapter = load_adapter(Path(adapter), pipe.unet, pipe.text_encoder, base_name=name)
+        adapter.requires_grad_(False)
+    sha256 = adapter_hash(adapter)
+    adapter.to(device=pipe.unet.device, dtype=pipe.unet.dtype)
+    install(pipe.unet, adapter)
+    set_lora_scale(pipe.unet, 0.0)
+    return Attachment(pipe, adapter, sha256)
+
+
+def detach(pipe: Any) -> None:
+    """Takes PhotoVerse out of a pipeline: its pictures are the bare ones again, bit for bit."""
+    uninstall(pipe.unet)
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A pipeline with PhotoVerse attached.
+
+    Attributes:
+        pipe: The pipeline; its siblings that share the UNet (`Img2Img(**pipe.components)`) take `inputs` too.
+        adapter: The adapter.
+        adapter_hash: SHA-256 of its weights file.
+    """
+
+    pipe: Any
+    adapter: PhotoVerseAdapter
+    adapter_hash: str
+
+    @property
+    def base_hash(self) -> str:
+        """Identity of the base model."""
+        return self.adapter.fits.base_hash
+
+    @torch.no_grad()
+    def cards(
+        self, features_BmTD: Tensor, consent: str = "not stated", expires: datetime | None = None
+    ) -> list[IdentityCard]:
+        """Makes an identity card of each photo's features (B, m, T, D_in)."""
+        features = features_BmTD.to(next(self.adapter.parameters()).device)
+        words, tokens = self.adapter.text_words(features), self.adapter.visual_tokens(features)
+        made = datetime.now(UTC)
+        return [
+            IdentityCard(w, t, self.adapter_hash, self.base_hash, consent, made, expires)
+            for w, t in zip(words.float().cpu(), tokens.float().cpu(), strict=True)
+        ]
+
+    @torch.no_grad()
+    def inputs(
+        self,
+        prompts: Sequence[str],
+        persons: Sequence[Persons],
+        dials: Dials | Sequence[Dials] = Dials(),  # noqa: B008 - frozen
+        negative_prompts: Sequence[str] | None = None,
+        num_images_per_prompt: int = 1,
+        regions: Tensor | None = None,
+    ) -> dict[str, Any]:
+        """Returns the keyword arguments that make a pipeline draw these prompts with these persons.
+
+        Sets alpha on the UNet, and puts back what other calls (attention slicing, another LoRA) took away.
+
+        Args:
+            prompts: B texts with S*, or S1*, S2*... for several persons.
+            persons: Of each prompt; None draws without a person.
+            dials: One for all, or one a prompt; those of one call share alpha, guidance, steps and strength.
+            negative_prompts: One a prompt; None is empty.
+            num_images_per_prompt: As the pipelines' own argument.
+            regions: (B, P, h, w) in [0, 1], where each of the P persons of a prompt may act.
+
+        Raises:
+            ValueError: Lengths differ, a card is expired or of another adapter, a prompt is too long, or the
+                dials of one call differ in what must be shared.
+        """
+        rows = make_rows(prompts, persons, dials, negative_prompts)
+        for card in (card for row in rows for card in row.persons):
+            card.check_date()
+            card.check_fit(self.adapter_hash, self.base_hash)
+        shared = shared_dials(rows)
+        mend(self.pipe.unet)
+        set_lora_scale(self.pipe.unet, shared.alpha * factor_at(shared.alpha_schedule, 0.0))
+        guided = shared.guidance_scale > 1
+        kwargs = self._visual(rows, guided, num_images_per_prompt, regions)
+        kwargs["kv_cache"] = cache = KeyValueCache()
+
+        def set_alpha(alpha: float) -> None:
+            set_lora_scale(self.pipe.unet, alpha)
+            cache.clear()
+
+        callback = follow_schedules(rows, kwargs, num_images_per_prompt, set_alpha)
+        words = [[self.adapter.keep_words(card.words, row.dials.m) for card in row.persons] for row in rows]
+        return {
+            "prompt_embeds": self._encode(prompts, words),
+            "negative_prompt_embeds": self._encode([row.negative for row in rows]) if guided else None,
+            "guidance_scale": shared.guidance_scale,
+            "num_inference_steps": shared.num_inference_steps,
+            "num_images_per_prompt": num_images_per_prompt,
+            "cross_attention_kwargs": kwargs,
+        } | ({} if callback is None else {"callback_on_step_end": callback})
+
+    def _encode(self, prompts: Sequence[str], words: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
+        return encode_prompts(self.pipe.tokenizer, self.pipe.text_encoder, prompts, words)
+
+    def _visual(
+        self, rows: Sequence[Row], guided: bool, images: int, regions: Tensor | None
+    ) -> dict[str, Any]:
+        """Returns tokens and weights of the visual branch; the unconditional half has sigma 0 and gamma 1.
+
+        Nothing at all is returned where nothing would act, so that the base runs as it is.
+        """
+        unet = getattr(self.pipe.unet, "_orig_mod", self.pipe.unet)
+        gamma, sigma = branch_weights(rows, 0.0, levels_used(rows, unet))
+        still = not any(row.dials.gamma_schedule or row.dials.sigma_schedule for row in rows)
+        if still and not sigma.any() and bool((gamma == 1).all()):
+            return {}
+        tokens, mask = stack_tokens(rows, self.adapter.text_width, grouped=regions is not None)
+        device = getattr(self.pipe, "_execution_device", self.pipe.device)
+        kwargs: dict[str, Any] = {
+            "visual_tokens": expand_rows(tokens.to(device, unet.dtype), images, guided),
+            "gamma": expand_rows(gamma.to(device), images, guided, 1.0),
+            "sigma": expand_rows(sigma.to(device), images, guided, 0.0),
+        }
+        if mask is not None:
+            kwargs["visual_mask"] = expand_rows(mask.to(device), images, guided)
+        if regions is not None:
+            kwargs["regions"] = expand_rows(regions.to(device, unet.dtype), images, guided)
+        return kwargs

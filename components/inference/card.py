@@ -1,0 +1,144 @@
+"""Identity cards: what PhotoVerse knows of a person, made once and used without the photo.
+
+A card holds the person's pseudo-words and visual tokens, the hashes of adapter and base that they mean
+something to, and the consent that it rests on. It holds no photo; still it is personal data.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from components.core import write_bytes_atomic
+
+FORMAT = "photoverse-card"
+
+
+@dataclass(frozen=True)
+class IdentityCard:
+    """One person, ready for prompts.
+
+    Attributes:
+        words: (m, D) pseudo-words p_f, shallow layers first; float32, on the CPU.
+        visual_tokens: (N_f, D) f; float32, on the CPU.
+        adapter_hash: SHA-256 of the adapter's weights.
+        base_hash: Identity of the base model.
+        consent: What the person agreed to, in words.
+        created: When, with time zone.
+        expires: From when on the card is refused; None is never.
+        photos: How many photos it was made from.
+    """
+
+    words: Tensor
+    visual_tokens: Tensor
+    adapter_hash: str
+    base_hash: str
+    consent: str
+    created: datetime
+    expires: datetime | None = None
+    photos: int = 1
+
+    def save(self, path: Path) -> Path:
+        """Writes the card as one safetensors file, its facts in the header.
+
+        Raises:
+            ValueError: The path does not end in .safetensors.
+        """
+        from safetensors.torch import save
+
+        if path.suffix != ".safetensors":
+            raise ValueError(f"an identity card is a .safetensors file, found {path.name!r}")
+        tensors = {"words": self.words.contiguous(), "visual_tokens": self.visual_tokens.contiguous()}
+        write_bytes_atomic(path, save(tensors, metadata={"card": json.dumps(self._facts())}))
+        return path
+
+    @classmethod
+    def load(cls, path: Path, now: datetime | None = None) -> "IdentityCard":
+        """Reads a card.
+
+        Raises:
+            ValueError: There is none, it is damaged or of another schema, or it has expired.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        if not path.is_file():
+            raise ValueError(f"no identity card at {path}")
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = json.loads((file.metadata() or {}).get("card", "{}"))
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+        except SafetensorError as error:
+            raise ValueError(f"{path} is no safetensors file: {error}") from error
+        if facts.get("format") != FORMAT or facts.get("schema_version") != 1:
+            raise ValueError(f"{path} is no identity card of schema 1")
+        expires = facts["expires"]
+        card = cls(
+            words=tensors["words"],
+            visual_tokens=tensors["visual_tokens"],
+            adapter_hash=facts["adapter_hash"],
+            base_hash=facts["base_hash"],
+            consent=facts["consent"],
+            created=datetime.fromisoformat(facts["created"]),
+            expires=None if expires is None else datetime.fromisoformat(expires),
+            photos=facts["photos"],
+        )
+        card.check_date(now)
+        return card
+
+    def check_date(self, now: datetime | None = None) -> None:
+        """Raises a ValueError if the card has expired."""
+        if self.expires is not None and (now or datetime.now(UTC)) >= self.expires:
+            raise ValueError(f"this identity card expired on {self.expires:%Y-%m-%d %H:%M %Z}")
+
+    def check_fit(self, adapter_hash: str, base_hash: str) -> None:
+        """Raises a ValueError if the card was made for another adapter or base, where it means nothing."""
+        for what, ours, theirs in (
+            ("base", self.base_hash, base_hash),
+            ("adapter", self.adapter_hash, adapter_hash),
+        ):
+            if ours != theirs:
+                raise ValueError(
+                    f"this identity card was made for the {what} {ours[:16]}, not for {theirs[:16]}"
+                )
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "format": FORMAT,
+            "schema_version": 1,
+            "adapter_hash": self.adapter_hash,
+            "base_hash": self.base_hash,
+            "consent": self.consent,
+            "created": self.created.isoformat(),
+            "expires": None if self.expires is None else self.expires.isoformat(),
+            "photos": self.photos,
+        }
+
+
+def combine_cards(cards: Sequence[IdentityCard], how: Literal["mean", "stack"] = "mean") -> IdentityCard:
+    """Makes one card of several of the same person.
+
+    Args:
+        cards: One a photo, of one adapter.
+        how: "mean" averages words and visual tokens; "stack" averages the words and keeps all visual tokens
+            side by side, so that attention can choose among the photos.
+
+    Raises:
+        ValueError: There is none, or they are of different adapters.
+    """
+    if not cards:
+        raise ValueError("an identity card needs at least one photo")
+    first = cards[0]
+    for card in cards:
+        card.check_fit(first.adapter_hash, first.base_hash)
+    visual = torch.stack([card.visual_tokens for card in cards])
+    return replace(
+        first,
+        words=torch.stack([card.words for card in cards]).mean(0),
+        visual_tokens=visual.mean(0) if how == "mean" else visual.flatten(0, 1),
+        photos=sum(card.photos for card in cards),
+    )

@@ -1,0 +1,94 @@
+"""Settings of inference: the dials of a picture, and how a file of requests is worked off."""
+
+from typing import Annotated
+
+from pydantic import Field, field_validator
+
+from components.core import StrictConfig
+
+Weight = Annotated[float, Field(ge=0, le=4, allow_inf_nan=False)]
+# Piecewise constant: (share of the steps, factor on the dial from there on), e.g. ((0, 0), (0.2, 1)).
+Schedule = tuple[tuple[Annotated[float, Field(ge=0, le=1)], Weight], ...]
+
+
+class Dials(StrictConfig):
+    """What a user turns. PhotoVerse Sec. 4.2: m, gamma, sigma and alpha are free at inference.
+
+    Attributes:
+        gamma: Weight of the text branch.
+        sigma: Weight of the visual branch: up for more identity, down for more style.
+        alpha: Weight of the LoRA part.
+        m: How many pseudo-words S* stands for; None takes all of the card. The paper evaluates with 1.
+        gamma_schedule: Factor on gamma over the steps; empty is always 1.
+        sigma_schedule: Factor on sigma over the steps, e.g. ((0, 0), (0.2, 1)): the identity joins after 20%.
+        alpha_schedule: Factor on alpha over the steps.
+        gamma_levels: Factor on gamma for each resolution level, finest first; empty is always 1.
+        sigma_levels: Factor on sigma for each resolution level.
+        guidance_scale: Classifier-free guidance; 1 turns it off. Silent in the paper; 7.5 is diffusers' own.
+        num_inference_steps: Denoising steps. Silent in the paper; 30 is where DDIM stops changing much.
+        strength: For image-to-image: share of the steps that are taken from the noised picture on; None
+            starts from pure noise.
+    """
+
+    gamma: Weight = 1.0
+    sigma: Weight = 1.0
+    alpha: Weight = 1.0
+    m: int | None = Field(default=None, ge=1)
+    gamma_schedule: Schedule = ()
+    sigma_schedule: Schedule = ()
+    alpha_schedule: Schedule = ()
+    gamma_levels: tuple[Weight, ...] = ()
+    sigma_levels: tuple[Weight, ...] = ()
+    guidance_scale: float = Field(default=7.5, ge=1, le=50, allow_inf_nan=False)
+    num_inference_steps: int = Field(default=30, ge=1, le=1000)
+    strength: float | None = Field(default=None, gt=0, le=1)
+
+    @field_validator("gamma_schedule", "sigma_schedule", "alpha_schedule")
+    @classmethod
+    def _starts_at_zero(cls, schedule: Schedule) -> Schedule:
+        shares = [share for share, _ in schedule]
+        if shares and (shares[0] != 0 or shares != sorted(set(shares))):
+            raise ValueError("must start at share 0 and rise, e.g. ((0, 0), (0.2, 1))")
+        return schedule
+
+
+class PhotoRules(StrictConfig):
+    """What a photo must be, and how the identity crop is cut: keep it as it was in preparation.
+
+    Attributes:
+        identity_expand: Factor on the face box for x_m (PhotoVerse Sec. 3: 1.3).
+        target_expand: Factor on the face box for the picture that image-to-image starts from (Sec. 3: 3).
+        min_face_px: A face whose box is narrower than this is refused.
+        max_pixels: A photo with more pixels is refused before it is unpacked (decompression bombs).
+        max_file_mb: A larger file is refused unread.
+    """
+
+    identity_expand: float = Field(default=1.3, ge=1, le=4)
+    target_expand: float = Field(default=3.0, ge=1, le=10)
+    min_face_px: int = Field(default=24, ge=4)
+    max_pixels: int = Field(default=64_000_000, ge=10_000, le=1_000_000_000)
+    max_file_mb: int = Field(default=64, ge=1)
+
+
+class BatchConfig(StrictConfig):
+    """How a file of requests is worked off.
+
+    Attributes:
+        dials: What a request's own dials are laid over.
+        negative_prompt: For requests that have none.
+        photo_rules: See `PhotoRules`.
+        photos_root: Folder below which the requests' photos lie; None takes the folder of the requests file.
+        batch_size: Pictures that are denoised together.
+        workers: Actors, each with a model of its own; None takes one a GPU, or one for each two CPUs.
+        max_prompt_characters: A longer prompt is an error of its request.
+        max_images: The most pictures one request may ask for.
+    """
+
+    dials: Dials = Dials()
+    negative_prompt: str = ""
+    photo_rules: PhotoRules = PhotoRules()
+    photos_root: str | None = None
+    batch_size: int = Field(default=8, ge=1, le=256)
+    workers: int | None = Field(default=None, ge=1)
+    max_prompt_characters: int = Field(default=1000, ge=1)
+    max_images: int = Field(default=64, ge=1)

@@ -1,0 +1,227 @@
+"""Photos and prompts -> pictures: a base, an adapter and the face tools in one object.
+
+Each picture has its own random generator: picture i of a call never depends on the others, whatever the
+batch.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from PIL import Image
+
+from components.core import Progress, RuntimeConfig, pick_device, pick_dtype
+from components.face import FaceConfig, load_detector, load_masker
+from components.inference.attachment import attach
+from components.inference.card import IdentityCard, combine_cards
+from components.inference.conditions import Persons, make_rows, shared_key
+from components.inference.config import Dials, PhotoRules
+from components.inference.photo import PhotoLike, crop_identity, crop_start, read_photo
+from components.inference.provenance import recipe, with_recipe
+from components.model import (
+    FeatureExtractor,
+    ModelConfig,
+    PhotoVerseAdapter,
+    load_extractor,
+    load_pipeline,
+    read_adapter_card,
+)
+
+
+class Personalizer:
+    """Makes identity cards of photos, and pictures of cards.
+
+    Args:
+        pipe: A stock `StableDiffusionPipeline`; the adapter is attached to it.
+        adapter: A loaded adapter, or the path of its safetensors file.
+        extractor: Features of the image encoder that belongs to the adapter.
+        face: Detector and mask, as in preparation.
+        rules: Crops and limits, as in preparation.
+        model_version: What to write into pictures, e.g. "models:/photoverse/3".
+    """
+
+    def __init__(
+        self,
+        pipe: Any,
+        adapter: PhotoVerseAdapter | Path,
+        extractor: FeatureExtractor,
+        face: FaceConfig | None = None,
+        rules: PhotoRules | None = None,
+        model_version: str = "unregistered",
+    ) -> None:
+        self.attachment = attach(pipe, adapter)
+        self.attachment.adapter.fits.check_image_encoder("the one given", extractor.image_encoder)
+        self.extractor, self.face, self.rules = extractor, face or FaceConfig(), rules or PhotoRules()
+        self.model_version = model_version
+        self._tools: tuple[Any, Any] | None = None
+        self._img2img: Any = None
+
+    @classmethod
+    def load(
+        cls,
+        adapter: Path,
+        model: ModelConfig | None = None,
+        face: FaceConfig | None = None,
+        runtime: RuntimeConfig | None = None,
+        rules: PhotoRules | None = None,
+        model_version: str = "unregistered",
+    ) -> "Personalizer":
+        """Loads base, image encoder and adapter.
+
+        Args:
+            adapter: The adapter's safetensors file.
+            model: Where base and image encoder are; None takes what the adapter was trained on. Its other
+                settings are those of the adapter, whatever is given.
+            face: Detector and mask.
+            runtime: Device and dtype.
+            rules: Crops and limits.
+            model_version: What to write into pictures.
+
+        Raises:
+            ValueError: A part is missing, or the adapter belongs to another base.
+        """
+        runtime = runtime or RuntimeConfig()
+        device = pick_device(runtime.device)
+        dtype = pick_dtype(device, runtime.dtype)
+        trained = read_adapter_card(adapter).switches
+        places = {} if model is None else {"base": model.base, "image_encoder": model.image_encoder}
+        config = trained.model_copy(update=places)
+        pipe = load_pipeline(config, device, dtype)
+        return cls(pipe, adapter, load_extractor(config, device, dtype), face, rules, model_version)
+
+    def card(
+        self,
+        photos: PhotoLike | Sequence[PhotoLike],
+        consent: str = "not stated",
+        expires: datetime | None = None,
+        combine: Literal["mean", "stack"] = "mean",
+    ) -> IdentityCard:
+        """Makes the identity card of a person from one photo or several.
+
+        Args:
+            photos: Paths, file contents, RGB arrays or Pillow images.
+            consent: What the person agreed to.
+            expires: From when on the card is refused.
+            combine: How several photos make one card; see `combine_cards`.
+
+        Raises:
+            ValueError: A photo cannot be used: no picture, too large, no face, face too small.
+        """
+        one = isinstance(photos, Path | str | bytes | np.ndarray | Image.Image)
+        crops = [self.identity_crop(photo) for photo in ([photos] if one else photos)]  # type: ignore
+        if not crops:
+            raise ValueError("an identity card needs at least one photo")
+        features = [self.extractor(self.extractor.preprocess(crop[None])) for crop in crops]
+        return combine_cards(self.attachment.cards(torch.cat(features), consent, expires), combine)
+
+    def identity_crop(self, photo: PhotoLike) -> np.ndarray:
+        """Returns x_m of a photo: uint8 (S, S, 3) RGB."""
+        detector, masker = self._face_tools()
+        return crop_identity(read_photo(photo, self.rules), detector, masker, self.extractor, self.rules)
+
+    def start_image(self, photo: PhotoLike) -> Image.Image:
+        """Returns the square around the face of a photo, as large as a picture, for image-to-image."""
+        pipe = self.attachment.pipe
+        size = pipe.unet.config.sample_size * pipe.vae_scale_factor
+        return crop_start(read_photo(photo, self.rules), self._face_tools()[0], size, self.rules)
+
+    def _face_tools(self) -> tuple[Any, Any]:
+        if self._tools is None:  # a caller with finished cards needs none of them
+            device = str(self.attachment.pipe.device)
+            self._tools = load_detector(self.face, device), load_masker(self.face, device)
+        return self._tools
+
+    @torch.no_grad()
+    def generate(
+        self,
+        persons: Sequence[Persons],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        dials: Dials | Sequence[Dials] = Dials(),  # noqa: B008 - frozen
+        negative_prompts: Sequence[str] | None = None,
+        start_images: Sequence[Image.Image | None] | None = None,
+        batch_size: int = 8,
+        keep_prompt: bool = False,
+        progress: Progress | None = None,
+    ) -> list[Image.Image]:
+        """Draws one picture for each (person, prompt, seed), in their order.
+
+        Args:
+            persons: Card or cards of each picture; None draws without a person.
+            prompts: One a picture.
+            seeds: One a picture; the same seed gives the same picture, whatever stands beside it.
+            dials: One for all, or one a picture.
+            negative_prompts: One a picture; None is empty.
+            start_images: For pictures whose dials have a `strength`: what to start from.
+            batch_size: Pictures denoised together; pictures that differ in alpha, guidance, steps or strength
+                never are.
+            keep_prompt: Whether the prompts themselves go into the pictures' recipes.
+            progress: Told about each finished picture.
+
+        Returns:
+            Pillow images, each with its recipe in `info`.
+
+        Raises:
+            ValueError: Lengths differ, a card does not fit or has expired, a prompt is too long, or a picture
+                with a `strength` has no start image.
+        """
+        rows = make_rows(prompts, persons, dials, negative_prompts)
+        starts = [None] * len(rows) if start_images is None else list(start_images)
+        if len(seeds) != len(rows) or len(starts) != len(rows):
+            raise ValueError(f"{len(rows)} prompts, but {len(seeds)} seeds and {len(starts)} start images")
+        groups: dict[Any, list[int]] = {}
+        for i, row in enumerate(rows):
+            groups.setdefault((shared_key(row.dials), bool(row.persons)), []).append(i)
+        pictures: list[Image.Image | None] = [None] * len(rows)
+        for group in groups.values():
+            for at in range(0, len(group), batch_size):
+                chosen = group[at : at + batch_size]
+                drawn = self._draw(
+                    [rows[i] for i in chosen], [seeds[i] for i in chosen], [starts[i] for i in chosen]
+                )
+                for i, image in zip(chosen, drawn, strict=True):
+                    pictures[i] = with_recipe(image, self._recipe(rows[i], seeds[i], keep_prompt))
+                if progress is not None:
+                    progress.advance(len(chosen))
+        return [picture for picture in pictures if picture is not None]
+
+    def _draw(
+        self, rows: Sequence[Any], seeds: Sequence[int], starts: Sequence[Image.Image | None]
+    ) -> list[Image.Image]:
+        dials = [row.dials for row in rows]
+        inputs = self.attachment.inputs(
+            [row.prompt for row in rows], [row.persons for row in rows], dials, [row.negative for row in rows]
+        )
+        # On the CPU whatever the device: the same seed gives the same noise everywhere.
+        inputs["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+        if dials[0].strength is None:
+            return self.attachment.pipe(**inputs).images
+        if any(start is None for start in starts):
+            raise ValueError("a picture with a strength needs a start image")
+        return self._image_to_image()(image=list(starts), strength=dials[0].strength, **inputs).images
+
+    def _image_to_image(self) -> Any:
+        """The image-to-image sibling of the pipeline: the same networks, PhotoVerse included."""
+        if self._img2img is None:
+            from diffusers import StableDiffusionImg2ImgPipeline
+
+            self._img2img = StableDiffusionImg2ImgPipeline(
+                **self.attachment.pipe.components, requires_safety_checker=False
+            )
+            self._img2img.set_progress_bar_config(disable=True)
+        return self._img2img
+
+    def _recipe(self, row: Any, seed: int, keep_prompt: bool) -> dict[str, Any]:
+        return recipe(
+            prompt=row.prompt,
+            negative_prompt=row.negative,
+            seed=seed,
+            dials=row.dials,
+            adapter_hash=self.attachment.adapter_hash,
+            base_hash=self.attachment.base_hash,
+            model=self.model_version,
+            keep_prompt=keep_prompt,
+        )

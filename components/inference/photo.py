@@ -1,0 +1,98 @@
+"""A photo, wherever it comes from -> RGB pixels, its face, and the crops that PhotoVerse works with."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from components.face import Face, crop_square, identity_crop
+from components.inference.config import PhotoRules
+
+# What photos come as. No EPS, PDF or other formats that run programs or hide pages.
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
+PhotoLike = Path | str | bytes | np.ndarray | Image.Image
+
+
+def read_photo(photo: PhotoLike, rules: PhotoRules) -> np.ndarray:
+    """Returns the photo as people see it: uint8 RGB (H, W, 3), turned as its EXIF says.
+
+    Args:
+        photo: Path, file content, RGB array or Pillow image.
+        rules: Limits.
+
+    Raises:
+        ValueError: It is missing, no picture, damaged, or too large.
+    """
+    if isinstance(photo, np.ndarray):
+        if photo.dtype != np.uint8 or photo.ndim != 3 or photo.shape[-1] != 3:
+            raise ValueError(f"a photo array must be uint8 (H, W, 3), found {photo.dtype} {photo.shape}")
+        return photo
+    if isinstance(photo, Image.Image):
+        return np.asarray(ImageOps.exif_transpose(photo).convert("RGB"))
+    data = photo if isinstance(photo, bytes) else _read_file(Path(photo), rules.max_file_mb)
+    return _decode(data, rules.max_pixels)
+
+
+def _read_file(path: Path, max_mb: int) -> bytes:
+    if not path.is_file():
+        raise ValueError(f"no photo at {path}")
+    size = path.stat().st_size
+    if size > max_mb * 2**20:
+        raise ValueError(f"the photo {path.name} has {size / 2**20:.0f} MB; allowed: {max_mb}")
+    return path.read_bytes()
+
+
+def _decode(data: bytes, max_pixels: int) -> np.ndarray:
+    Image.init()
+    formats = [name for name in FORMATS if name in Image.OPEN]
+    try:
+        with Image.open(io.BytesIO(data), formats=formats) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ValueError(f"the photo has {width} x {height} pixels; allowed: {max_pixels} in all")
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except UnidentifiedImageError:
+        raise ValueError(f"the photo is no picture of a known kind ({', '.join(formats)})") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"the photo has too many pixels; allowed: {max_pixels} in all") from None
+    except ValueError:
+        raise
+    except Exception as error:  # each of Pillow's decoders has its own ways to fail on damaged files
+        raise ValueError(f"the photo is damaged ({type(error).__name__})") from error
+
+
+def find_face(image_uint8: np.ndarray, detector: Any, rules: PhotoRules) -> Face:
+    """Returns the largest face.
+
+    Raises:
+        ValueError: There is none, or it is too small.
+    """
+    faces = detector(image_uint8)
+    if not faces:
+        raise ValueError("no face found in the photo")
+    if faces[0].size_px < rules.min_face_px:
+        raise ValueError(f"the face is {faces[0].size_px:.0f} px wide; at least {rules.min_face_px} needed")
+    return faces[0]
+
+
+def crop_identity(
+    image_uint8: np.ndarray, detector: Any, masker: Any, extractor: Any, rules: PhotoRules
+) -> np.ndarray:
+    """Returns x_m of a photo for a `FeatureExtractor`, the very crop that preparation cuts."""
+    face = find_face(image_uint8, detector, rules)
+    return identity_crop(
+        image_uint8,
+        face,
+        masker,
+        size=extractor.size,
+        fill_rgb=extractor.fill_rgb_uint8,
+        expand=rules.identity_expand,
+    )
+
+
+def crop_start(image_uint8: np.ndarray, detector: Any, size: int, rules: PhotoRules) -> Image.Image:
+    """Returns the square around the face that image-to-image starts from, as the training targets are cut."""
+    face = find_face(image_uint8, detector, rules)
+    return Image.fromarray(crop_square(image_uint8, face.bbox_xyxy, rules.target_expand, size)[0])

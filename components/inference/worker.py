@@ -1,0 +1,112 @@
+"""The worker of a batch: loads the model once, then turns requests into pictures.
+
+A Ray Data actor, or a plain object. A fault of one request is its own error row; the others of its slice
+are drawn all the same.
+"""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from components.core import RuntimeConfig
+from components.face import FaceConfig
+from components.inference.config import BatchConfig, Dials
+from components.inference.provenance import encode_png
+from components.model import ModelConfig
+
+logger = logging.getLogger(__name__)
+Row = dict[str, Any]
+RESULT = pa.schema([("line", pa.int64()), ("error", pa.string()), ("pngs", pa.list_(pa.binary()))])
+
+
+class PictureWorker:
+    """Turns rows of requests into rows of PNG files.
+
+    Args:
+        adapter: Path of the adapter's safetensors file.
+        settings: JSON-like values of the batch, face, model and runtime configs, and the model's version.
+    """
+
+    def __init__(self, adapter: str, settings: dict[str, Any]) -> None:
+        from components.inference.personalize import Personalizer
+
+        self.config = BatchConfig.model_validate(settings["batch"])
+        self.personalizer = Personalizer.load(
+            Path(adapter),
+            ModelConfig.model_validate(settings["model"]),
+            FaceConfig.model_validate(settings["face"]),
+            RuntimeConfig.model_validate(settings["runtime"]),
+            self.config.photo_rules,
+            settings["model_uri"],
+        )
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Takes a Ray Data batch with a column "work" (JSON), gives rows of `RESULT`."""
+        rows = [json.loads(work) for work in batch["work"].to_pylist()]
+        drawn = self.draw(rows)
+        columns = {
+            "line": [row["line"] for row in rows],
+            "error": [found if isinstance(found, str) else "" for found in drawn],
+            "pngs": [[] if isinstance(found, str) else found for found in drawn],
+        }
+        return pa.table(columns, schema=RESULT)
+
+    def draw(self, rows: list[Row]) -> list[list[bytes] | str]:
+        """Returns the PNG files of each row, or what is wrong with it."""
+        cards = [self._guard(row, self._prepare) for row in rows]
+        fit = [i for i, found in enumerate(cards) if not isinstance(found, str)]
+        pictures = self._together([rows[i] for i in fit], [cards[i] for i in fit])
+        for i, found in zip(fit, pictures, strict=True):
+            cards[i] = found
+        return cards
+
+    def _together(self, rows: list[Row], cards: list[Any]) -> list[Any]:
+        """Draws all rows at once; if that fails, each on its own, to find whose fault it is."""
+        if not rows:
+            return []
+        try:
+            images = self._generate(rows, cards)
+        except Exception as error:  # noqa: BLE001 - whatever it is, only the row it belongs to may fail
+            if len(rows) == 1:
+                return [_fault(rows[0], error)]
+            return [self._together([row], [card])[0] for row, card in zip(rows, cards, strict=True)]
+        files, result = iter(images), []
+        for row in rows:
+            result.append([encode_png(next(files)) for _ in range(row["num_images"])])
+        return result
+
+    def _generate(self, rows: list[Row], prepared: list[Any]) -> list[Any]:
+        each = [(row, card, start, k) for row, (card, start) in zip(rows, prepared, strict=True)
+                for k in range(row["num_images"])]  # fmt: skip
+        return self.personalizer.generate(
+            [card for _, card, _, _ in each],
+            [row["prompt"] for row, _, _, _ in each],
+            [(row["seed"] + k) % 2**32 for row, _, _, k in each],
+            [Dials.model_validate(row["dials"]) for row, _, _, _ in each],
+            [row["negative_prompt"] for row, _, _, _ in each],
+            [start for _, _, start, _ in each],
+            batch_size=self.config.batch_size,
+        )
+
+    def _prepare(self, row: Row) -> tuple[Any, Any]:
+        """The row's identity card, and the picture it starts from if it has a strength."""
+        paths = [Path(path) for path in row["photos"]]
+        card = self.personalizer.card(paths, consent=row["consent"])
+        return card, self.personalizer.start_image(paths[0]) if row["dials"]["strength"] else None
+
+    def _guard(self, row: Row, do: Any) -> Any:
+        try:
+            return do(row)
+        except Exception as error:  # noqa: BLE001 - as above
+            return _fault(row, error)
+
+
+def _fault(row: Row, error: Exception) -> str:
+    """One line for the ledger: the caller's faults as they are, ours with their kind and in full in the log."""
+    if isinstance(error, ValueError):
+        return " ".join(str(error).split()) or "unknown fault"
+    logger.error("request %s", row["id"], exc_info=error)
+    return f"internal fault: {type(error).__name__}: {' '.join(str(error).split())}"[:500]
