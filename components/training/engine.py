@@ -76,6 +76,8 @@ def start_engine(
         RuntimeError: DeepSpeed cannot compile here.
     """
     check_toolchain()
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     import deepspeed
 

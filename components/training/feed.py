@@ -7,7 +7,7 @@ run here.
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -190,7 +190,7 @@ class Feed:
             parts.append(step_inputs(part, draws, positions, self._config, self._seed, step, self._prompts))
         return StepInputs(step, tuple(parts), tuple(batch["__key__"]))
 
-    def steps(self, start_step: int) -> Iterator[StepInputs]:
+    def steps(self, start_step: int) -> Generator[StepInputs, None, None]:
         """Yields the inputs of `start_step`, `start_step + 1`, ...; an error in the thread is raised here."""
         ready: queue.Queue[StepInputs | BaseException] = queue.Queue(maxsize=AHEAD)
         thread = threading.Thread(target=self._fill, args=(ready, start_step), daemon=True, name="feed")

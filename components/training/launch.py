@@ -45,7 +45,8 @@ def claim_folder(job: Job) -> str | None:
         differing = sorted(name for name in fixed.keys() | found.keys() if fixed.get(name) != found.get(name))
         raise ValueError(
             f"{job.folder} holds the run {found.get('run_name')!r} with other settings "
-            f"({', '.join(differing)} differ): choose another run name, or remove the folder to start {job.run_name!r} afresh"
+            f"({', '.join(differing)} differ): choose another run name, or remove the folder "
+            f"to start {job.run_name!r} afresh"
         )
     return run_id
 
@@ -67,11 +68,14 @@ def launch(job: Job) -> dict[str, Any]:
         RuntimeError: The run failed more often than allowed; the message holds the first worker's error.
         ValueError: Training had to stop, e.g. because the loss was no number.
     """
-    from ray.train import CheckpointConfig, FailureConfig, RunConfig
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig
     from ray.train.torch import TorchTrainer
 
+    from components.training.local_ray import LocalTorchTrainer
+
+    trainer_class = LocalTorchTrainer if job.runtime.ray_address == "local" else TorchTrainer
     (job.folder / OUTCOME_FILE).unlink(missing_ok=True)
-    trainer = TorchTrainer(
+    trainer = trainer_class(
         run_worker,
         train_loop_config={"job": job},
         scaling_config=scaling(job.config, job.runtime.device),
@@ -80,6 +84,7 @@ def launch(job: Job) -> dict[str, Any]:
             storage_path=str(job.folder / CHECKPOINTS_FOLDER),
             checkpoint_config=CheckpointConfig(num_to_keep=job.config.keep_checkpoints),
             failure_config=FailureConfig(max_failures=job.config.max_failures),
+            logging_config=LoggingConfig(log_level="WARNING"),
         ),
     )
     with ShownProgress(job):
@@ -114,7 +119,7 @@ class ShownProgress:
 
     def __init__(self, job: Job, interval_s: float = 0.5) -> None:
         self._path, self._interval_s = job.folder / PROGRESS_FILE, interval_s
-        self._total = job.config.steps
+        self._total, self._start = job.config.steps, 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="training-progress")
 
@@ -133,10 +138,11 @@ class ShownProgress:
                 seen = json.loads(self._path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue
-            if progress is None:  # the clock starts with the first step, not with Ray
-                progress = Progress("train", self._total, "steps")
-                progress.count = seen["step"] - 1
-            if seen["step"] != progress.count:
-                progress.advance(seen["step"] - progress.count, note=f"loss {seen['loss']:.4f}")
+            start = seen["start"]  # the clock starts with the first step, not with Ray; again after a restart
+            if progress is None or start != self._start:
+                label = f"train from step {start}" if start else "train"
+                progress, self._start = Progress(label, self._total - start, "steps"), start
+            if seen["step"] - start > progress.count:
+                progress.advance(seen["step"] - start - progress.count, note=f"loss {seen['loss']:.4f}")
         if progress is not None:
             progress.__exit__()

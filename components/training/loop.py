@@ -71,7 +71,8 @@ class Worker:
         self.watch = Watch(
             job, self.engine, vae, base.noise_scheduler, prompts, self.device, self.dtype, rank, world_size
         )
-        self.state, self.ema, self.tracker = TrainState(), self._average(None), None
+        self.state, self.ema = TrainState(), self._average(None)
+        self.tracker: Tracker | None = None  # on rank 0
 
     def _average(self, saved: dict[str, torch.Tensor] | None) -> Ema | None:
         if self.config.ema_decay is None:
@@ -94,6 +95,8 @@ class Worker:
             report: Called as report(step, folder) with this rank's part of a checkpoint; all ranks call it.
         """
         self.engine.train()
+        self._start = self.state.step
+        self._show_progress(0.0)
         clock = Clock(self.config.global_batch_size)
         steps = self.feed.steps(self.state.step)
         while self.state.step < self.config.steps:
@@ -125,9 +128,7 @@ class Worker:
         if not math.isfinite(values["loss"]):
             self._stop_with(f"the loss is {values['loss']} at step {step}; rank 0 had {', '.join(keys)}")
             return False
-        if self.tracker is not None:
-            progress = {"step": step, "loss": values["loss"]}
-            write_text_atomic(self.job.folder / PROGRESS_FILE, json.dumps(progress))
+        self._show_progress(values["loss"])
         if step % self.config.log_every and step != self.config.steps:
             return True
         count, self.state.sums = sums.pop("count"), {}
@@ -136,6 +137,12 @@ class Worker:
         if self.tracker is not None:
             self.tracker.log(step, row | {"learning_rate": result.learning_rate} | figures)
         return True
+
+    def _show_progress(self, loss: float) -> None:
+        """Notes the step for the driver, which shows it."""
+        if self.rank == 0:
+            progress = {"start": self._start, "step": self.state.step, "loss": loss}
+            write_text_atomic(self.job.folder / PROGRESS_FILE, json.dumps(progress))
 
     def _occasionally(self, report: Report) -> None:
         """Saves, validates and draws when the step is due for it; the end of the run has its own turn."""
@@ -222,7 +229,7 @@ def run_worker(values: dict[str, Any]) -> None:
     import ray.train
 
     job: Job = values["job"]
-    setup_logging(level=logging.INFO)
+    quiet_libraries()
     torch.set_num_threads(job.config.cpus_per_worker)
     context = ray.train.get_context()
     worker = Worker(job, context.get_world_rank(), context.get_world_size())
@@ -233,6 +240,18 @@ def run_worker(values: dict[str, Any]) -> None:
         with checkpoint.as_directory() as folder:
             worker.resume(Path(folder))
     worker.run(report_checkpoint)
+
+
+def quiet_libraries() -> None:
+    """Leaves our own log, and warnings of the libraries."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    setup_logging(level=logging.WARNING)
+    logging.getLogger("components").setLevel(logging.INFO)
+    logging.getLogger("ray").setLevel(logging.WARNING)
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
 
 
 def report_checkpoint(step: int, folder: Path) -> None:

@@ -45,8 +45,14 @@ class Draws:
 
     def at(self, positions: NDArray[np.int64]) -> Self:
         """Returns the entries of some positions; `face_count` stays that of the global batch."""
-        arrays = (self.timesteps, self.gamma, self.sigma, self.dropped, self.face)
-        return type(self)(*(array[positions] for array in arrays), self.face_count)
+        return type(self)(
+            self.timesteps[positions],
+            self.gamma[positions],
+            self.sigma[positions],
+            self.dropped[positions],
+            self.face[positions],
+            self.face_count,
+        )
 
 
 def draw_step(config: TrainConfig, seed: int, step: int, num_train_timesteps: int) -> Draws:

@@ -109,7 +109,7 @@ class Tracker:
         """Adds a row; MLflow gets it in the background."""
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | metrics) + "\n")
-        if self._client is None:
+        if self._client is None or self._run_id is None:
             return
         from mlflow.entities import Metric
 
@@ -138,7 +138,7 @@ class Tracker:
         self._pending.clear()
 
     def _send(self, path: Path, artifact_folder: str) -> None:
-        if self._client is None:
+        if self._client is None or self._run_id is None:
             return
         try:
             self._client.log_artifact(self._run_id, str(path), artifact_path=artifact_folder)

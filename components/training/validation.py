@@ -139,11 +139,12 @@ def summarise(
     """Turns losses (S, K) by kind of reference ("right", "swapped", "other_view") into the report."""
     right, swapped, other = losses["right"], losses["swapped"], losses["other_view"]
     count = np.bincount(pairing.person)
-    by_person = [np.bincount(pairing.person, weights=kind.mean(axis=1)) / count for kind in (right, swapped)]
+    right_of = np.bincount(pairing.person, weights=right.mean(axis=1)) / count
+    swapped_of = np.bincount(pairing.person, weights=swapped.mean(axis=1)) / count
     views = pairing.other_view >= 0
     return GainReport(
-        gain=relative_gain(*by_person),
-        interval=bootstrap_interval(*by_person, resamples, seed),
+        gain=relative_gain(right_of, swapped_of),
+        interval=bootstrap_interval(right_of, swapped_of, resamples, seed),
         other_view_gain=relative_gain(other[views], swapped[views]) if views.any() else None,
         by_timestep={int(t): relative_gain(right[:, k], swapped[:, k]) for k, t in enumerate(timesteps)},
         loss_right=float(right.mean()),

@@ -1,0 +1,122 @@
+"""Training on Ray and DeepSpeed: a run whose worker is killed ends as the one that is not; 1 worker agrees with 2."""
+
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from components.core import RuntimeConfig, TrackingConfig
+from components.face import FaceConfig
+from components.model import ModelConfig
+from components.training import TrainConfig, train
+from components.training.launch import claim_folder, launch
+from components.training.stage import make_job
+from components.training.tracking import read_history
+from tests.factories import tiny_base
+from tests.unit.training.made_shards import made_shards
+
+EXACT = ("step", "loss", "diffusion", "face", "text_regularizer", "visual_regularizer", "gradient_norm")
+SETTINGS = {
+    "steps": 20,
+    "global_batch_size": 8,
+    "num_workers": 2,
+    "checkpoint_every": 8,
+    "log_every": 1,
+    "max_failures": 1,
+    "fusion": {"warmup_steps": 5},
+    "validation": {"timesteps": 2, "sample_people": 2, "sample_steps": 2},
+}
+
+
+class KillOnce:
+    """A hook that kills one worker before one step, as a lost machine would; once, whatever restarts."""
+
+    def __init__(self, rank: int, step: int, marker: Path) -> None:
+        self.rank, self.step, self.marker = rank, step, marker
+
+    def __call__(self, rank: int, step: int) -> None:
+        if (rank, step) == (self.rank, self.step) and not self.marker.exists():
+            self.marker.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def losses(folder: Path) -> list[dict[str, float]]:
+    return [{name: row[name] for name in EXACT} for row in read_history(folder) if "loss" in row]
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training")
+    base = tiny_base(folder / "base")
+    return {
+        "model": ModelConfig(base=str(base)),
+        "face": FaceConfig(),
+        "runtime": RuntimeConfig(device="cpu", num_cpus=2),
+        "tracking": TrackingConfig(
+            uri=f"sqlite:///{folder}/mlflow.db", artifact_location=str(folder / "artifacts")
+        ),
+        "manifest": made_shards(folder / "shards", base),
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(parts, ray_local, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    return train(
+        config=TrainConfig.parse(SETTINGS, source="a test"), **parts, folder=folder, run_name="undisturbed"
+    )
+
+
+def test_the_record_and_mlflow_tell_the_run(undisturbed, parts):
+    from mlflow import MlflowClient
+
+    assert (undisturbed.count_in, undisturbed.count_out, undisturbed.step) == (160, 20, 20)
+    assert Path(undisturbed.adapter).is_file()
+    low, high = undisturbed.reference_gain_interval
+    assert low <= undisturbed.reference_gain <= high
+    run = MlflowClient(tracking_uri=parts["tracking"].uri).get_run(undisturbed.mlflow_run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["train.loss"] == pytest.approx(undisturbed.losses["loss"])
+    assert run.data.metrics["train.reference_gain"] == pytest.approx(undisturbed.reference_gain)
+    assert run.data.params["train.optimizer.learning_rate"] == "0.0001"
+    client = MlflowClient(tracking_uri=parts["tracking"].uri)
+    history = client.get_metric_history(undisturbed.mlflow_run_id, "train.loss")
+    assert [metric.step for metric in history] == list(range(1, 21))
+    artifacts = {
+        item.path
+        for folder in ("adapter", "samples")
+        for item in client.list_artifacts(run.info.run_id, folder)
+    }
+    assert artifacts == {"adapter/adapter.safetensors", "adapter/adapter.json", "samples/step_000020.png"}
+
+
+def test_a_killed_worker_changes_nothing(undisturbed, parts, ray_local, tmp_path):
+    config = TrainConfig.parse(SETTINGS, source="a test")
+    job = make_job(config, **parts, folder=tmp_path / "run", run_name="killed")
+    claim_folder(job)
+    marker = tmp_path / "killed"
+    outcome = launch(replace(job, hook=KillOnce(1, 13, marker)))
+    assert marker.exists()
+    assert outcome["step"] == 20
+    assert losses(job.folder) == losses(Path(undisturbed.folder))
+    assert (job.folder / "adapter.safetensors").read_bytes() == Path(undisturbed.adapter).read_bytes()
+    assert outcome["reference_gain"] == undisturbed.reference_gain
+
+
+def test_one_worker_agrees_with_two(undisturbed, parts, ray_local, tmp_path):
+    config = TrainConfig.parse(SETTINGS | {"num_workers": 1}, source="a test")
+    alone = train(config=config, **parts, folder=tmp_path / "run", run_name="alone")
+    for one, two in zip(losses(Path(alone.folder)), losses(Path(undisturbed.folder)), strict=True):
+        assert one == pytest.approx(two, rel=1e-4, abs=1e-5)
+    assert alone.reference_gain == pytest.approx(undisturbed.reference_gain, abs=1e-4)
+
+
+def test_a_folder_of_another_run_is_refused(undisturbed, parts):
+    folder = Path(undisturbed.folder)
+    other = TrainConfig.parse(SETTINGS | {"steps": 30}, source="a test")
+    with pytest.raises(ValueError, match=r"holds the run 'undisturbed' with other settings \(train differ\)"):
+        train(config=other, **parts, folder=folder, run_name="undisturbed")
+    with pytest.raises(ValueError, match=r"\(run_name differ\)"):
+        train(config=TrainConfig.parse(SETTINGS, source="a test"), **parts, folder=folder, run_name="mine")
