@@ -5,12 +5,12 @@ The stage function is loaded when first used, so that whoever needs only the con
 
 from typing import TYPE_CHECKING, Any
 
-from components.evaluation.config import EvaluationConfig, EvaluationDials
+from components.evaluation.config import EvaluationConfig
 
 if TYPE_CHECKING:
     from components.evaluation.stage import evaluate
 
-__all__ = ["EvaluationConfig", "EvaluationDials", "evaluate"]
+__all__ = ["EvaluationConfig", "evaluate"]
 
 
 def __getattr__(name: str) -> Any:

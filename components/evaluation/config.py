@@ -5,22 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from components.core import StrictConfig
-
-
-class EvaluationDials(StrictConfig):
-    """The dials that every evaluated picture is made with.
-
-    The paper evaluates with m = 1 and alpha = 1 (PhotoVerse Sec. 4); here m = None keeps all m pseudo-words,
-    which is what training sees, and m = 1 is a setting away. `None` for the sampler's dials takes the base
-    model's own.
-    """
-
-    gamma: float = Field(default=1.0, ge=0, le=4, allow_inf_nan=False)
-    sigma: float = Field(default=1.0, ge=0, le=4, allow_inf_nan=False)
-    alpha: float = Field(default=1.0, ge=0, le=4, allow_inf_nan=False)
-    m: int | None = Field(default=None, ge=1)
-    guidance_scale: float | None = Field(default=None, ge=1, le=30, allow_inf_nan=False)
-    num_inference_steps: int | None = Field(default=None, ge=1, le=1000)
+from components.inference import Dials
 
 
 class EvaluationConfig(StrictConfig):
@@ -37,7 +22,8 @@ class EvaluationConfig(StrictConfig):
         pictures_per_reference: Pictures generated for a reference (the paper: 5).
         base_pictures_per_reference: Pictures of the base model alone for a reference, from the first of the
             same seeds.
-        dials: See `EvaluationDials`.
+        dials: Of every picture. The paper evaluates with m = 1 (Sec. 4); m = None keeps all pseudo-words,
+            which is what training sees.
         batch_size: Pictures generated together; does not change them.
         seed: Root of all seeds of pictures and of the bootstrap.
         identity_onnx: Recogniser of the first judge; None takes the face config's, else the base folder's.
@@ -57,7 +43,7 @@ class EvaluationConfig(StrictConfig):
     references_per_person: int = Field(default=1, ge=1)
     pictures_per_reference: int = Field(default=5, ge=1, le=100)
     base_pictures_per_reference: int = Field(default=1, ge=1, le=100)
-    dials: EvaluationDials = EvaluationDials()
+    dials: Dials = Dials()
     batch_size: int = Field(default=20, ge=1, le=512)
     seed: int = Field(default=0, ge=0, lt=2**63)
     identity_onnx: str | None = None
@@ -66,6 +52,13 @@ class EvaluationConfig(StrictConfig):
     bootstrap_samples: int = Field(default=2000, ge=100, le=100_000)
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     gallery_people: int = Field(default=40, ge=1)
+
+    @field_validator("dials")
+    @classmethod
+    def _from_noise(cls, dials: Dials) -> Dials:
+        if dials.strength is not None:
+            raise ValueError("must have no strength: evaluated pictures start from noise")
+        return dials
 
     @field_validator("prompt")
     @classmethod

@@ -7,7 +7,7 @@ from components.core import Checkpoint, EvaluationReport
 from components.evaluation.config import EvaluationConfig
 from components.evaluation.generate import picture_seeds
 from components.evaluation.panel import Evidence, Verdict
-from components.evaluation.report import GalleryRow, write_html, write_json
+from components.evaluation.report import GalleryRow, write_html, write_json, write_sheet
 from components.evaluation.scores import identity_figures
 
 
@@ -19,11 +19,12 @@ def write_report(
     folder: Path,
     model_base: str = "",
 ) -> EvaluationReport:
-    """Writes `report.json` and `report.html`; returns the record."""
+    """Writes `report.json`, `report.html` and a contact sheet, `faces.png`; returns the record."""
     facts = report_facts(config, evidence, verdict, checkpoint, model_base)
     write_json(folder / "report.json", facts, verdict.tables, picture_rows(config, evidence, verdict))
     gallery = gallery_rows(evidence, verdict)
     write_html(folder / "report.html", facts, verdict.tables, gallery, evidence.base, config.gallery_people)
+    write_sheet(folder / "faces.png", gallery)
     by_judge = {table.judge: identity_figures(table) for table in verdict.tables}
     return EvaluationReport(
         count_in=len(evidence.generated),
@@ -52,6 +53,7 @@ def report_facts(
         "confidence": config.confidence,
         "resolution": evidence.photos[0].target_uint8.shape[0],
         "reference_fallbacks": verdict.reference_fallbacks,
+        "judge_marks": verdict.judge_marks,
         "copying": verdict.copying,
         "checkpoint": checkpoint.model_dump(
             mode="json", include={"run_name", "step", "fingerprint", "mlflow_run_id"}

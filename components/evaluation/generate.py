@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.core import Progress, atomic_path, derive_seed
+from components.core import Progress, derive_seed
 from components.evaluation.config import EvaluationConfig
 from components.evaluation.data import Photo
+from components.inference import save_png
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +35,8 @@ class Shot:
 class Generator(Protocol):
     """Makes pictures; each depends on its own reference and seed alone."""
 
-    def __call__(self, references: Sequence[Photo | None], seeds: Sequence[int]) -> list[NDArray[np.uint8]]:
-        """Returns one (H, W, 3) RGB picture for each; reference None means the base model alone."""
+    def __call__(self, references: Sequence[Photo | None], seeds: Sequence[int]) -> list[Image.Image]:
+        """Returns one RGB picture for each; reference None means the base model alone."""
         ...
 
 
@@ -96,15 +97,9 @@ def make_missing(shots: Sequence[Shot], generator: Generator, batch_size: int) -
             if len(pictures) != len(batch):
                 raise ValueError(f"the generator gave {len(pictures)} pictures for {len(batch)} seeds")
             for shot, picture in zip(batch, pictures, strict=True):
-                save_picture(shot.path, picture)
+                save_png(picture, shot.path)
             progress.advance(len(batch))
     return len(missing)
-
-
-def save_picture(path: Path, picture_uint8: NDArray[np.uint8]) -> None:
-    """Writes a PNG that is whole or absent."""
-    with atomic_path(path) as temporary:
-        Image.fromarray(picture_uint8).save(temporary, format="PNG")
 
 
 def load_pictures(shots: Sequence[Shot]) -> list[NDArray[np.uint8]]:

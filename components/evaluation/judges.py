@@ -13,6 +13,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from components.core import sha256_file
 from components.evaluation.metrics import colour_histograms
 from components.face import Face, FaceConfig, IdentityEncoder, align_face, identity_onnx_path
 
@@ -35,9 +36,15 @@ class Sighting:
 
 
 class Judge(Protocol):
-    """Turns sightings into vectors of who it is."""
+    """Turns sightings into vectors of who it is.
+
+    Attributes:
+        name: "identity", "second" or "colour".
+        mark: Identity of the judge itself: figures of judges with different marks are not compared.
+    """
 
     name: str
+    mark: str
 
     def __call__(self, sightings: Sequence[Sighting]) -> NDArray[np.float64]:
         """Returns (N, D): unit vectors, zero where there is no face."""
@@ -85,7 +92,7 @@ class RecogniserJudge:
     """An ArcFace-style ONNX recogniser on the aligned face."""
 
     def __init__(self, name: str, onnx_path: Path, device: str = "cpu") -> None:
-        self.name = name
+        self.name, self.mark = name, sha256_file(onnx_path)[:16]
         self._encoder = IdentityEncoder(onnx_path, device=device)
 
     def __call__(self, sightings: Sequence[Sighting]) -> NDArray[np.float64]:
@@ -101,7 +108,7 @@ class ColourJudge:
     """
 
     def __init__(self, bins: int) -> None:
-        self.name = "colour"
+        self.name, self.mark = "colour", f"histogram of {bins} bins an axis"
         self._bins = bins
 
     def __call__(self, sightings: Sequence[Sighting]) -> NDArray[np.float64]:

@@ -45,6 +45,7 @@ class Verdict:
         found_RK: Whether each picture holds a face.
         copying: Figures of copying and variety, see `copying_figures`.
         reference_fallbacks: Real photos whose face the detector missed.
+        judge_marks: Identity of each judge, by its name.
     """
 
     tables: Sequence[JudgeFigures]
@@ -52,6 +53,7 @@ class Verdict:
     found_RK: NDArray[np.bool_]
     copying: dict[str, float | None]
     reference_fallbacks: int
+    judge_marks: dict[str, str]
 
 
 def judge(
@@ -84,6 +86,7 @@ def judge(
         found_RK=np.array([s.landmarks_xy is not None for s in made]).reshape(similarity.shape),
         copying=copying_figures(evidence),
         reference_fallbacks=sum(not sighting.detected for sighting in real),
+        judge_marks={one.name: one.mark for one in judges},
     )
 
 

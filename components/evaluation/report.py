@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.core import write_text_atomic
+from components.core import atomic_path, write_text_atomic
 from components.evaluation.data import Photo
 from components.evaluation.scores import COLUMNS, JudgeFigures
 
@@ -144,6 +144,21 @@ def order_gallery(rows: Sequence[GalleryRow], count: int) -> list[tuple[str, lis
         parts.append((title, [of_group[i] for i in picks]))
     shown = sorted(rows, key=lambda row: (row.reference.person, row.reference.key))[:count]
     return [*parts, (f"References in order of name ({len(shown)} of {len(rows)})", shown)]
+
+
+def write_sheet(path: Path, gallery: Sequence[GalleryRow], rows: int = 8, side: int = 128) -> None:
+    """Writes a contact sheet: a person a row, the reference first, then the generated pictures."""
+    gap = 4
+    chosen = sorted(gallery, key=lambda row: (row.reference.person, row.reference.key))[:rows]
+    columns = 1 + max(len(row.pictures) for row in chosen)
+    size = (columns * side + (columns + 1) * gap, len(chosen) * side + (len(chosen) + 1) * gap)
+    sheet = Image.new("RGB", size, "white")
+    for y, row in enumerate(chosen):
+        for x, picture in enumerate([row.reference.target_uint8, *row.pictures]):
+            small = Image.fromarray(picture).resize((side, side), Image.Resampling.LANCZOS)
+            sheet.paste(small, (gap + x * (side + gap), gap + y * (side + gap)))
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, format="PNG")
 
 
 def write_html(

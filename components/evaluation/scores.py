@@ -17,6 +17,9 @@ from components.evaluation.data import Photo
 COLUMNS = ("generated", "floor", "base_alone", "ceiling", "retrieval_top1", "found")
 
 
+SHARES = ("retrieval_top1", "found")  # in [0, 1]; the others are cosines
+
+
 class Figure(StrictConfig):
     """A mean over people; `None` where nothing could be measured (no second photo: no ceiling)."""
 
@@ -83,12 +86,22 @@ def ceiling_retrieval(vectors: Vectors, photos: Sequence[Photo]) -> float | None
     return float(hits.mean())
 
 
-def figure(values_R: NDArray, people_R: NDArray, *, seed: int, samples: int, confidence: float) -> Figure:
+def figure(
+    values_R: NDArray,
+    people_R: NDArray,
+    *,
+    seed: int,
+    samples: int,
+    confidence: float,
+    bounds: tuple[float, float],
+) -> Figure:
     """Returns the mean over people and its interval."""
     _, values_P = metrics.mean_by_person(values_R, people_R)
     if len(values_P) == 0:
         return Figure(mean=None, interval=None, people=0)
-    interval = metrics.bootstrap_interval(values_P, seed=seed, samples=samples, confidence=confidence)
+    interval = metrics.bootstrap_interval(
+        values_P, seed=seed, samples=samples, confidence=confidence, bounds=bounds
+    )
     return Figure(mean=float(values_P.mean()), interval=interval, people=len(values_P))
 
 
@@ -108,6 +121,7 @@ def judge_figures(
                 seed=derive_seed(seed, judge, name, column) % 2**32,
                 samples=samples,
                 confidence=confidence,
+                bounds=(0.0, 1.0) if column in SHARES else (-1.0, 1.0),
             )
             for column, values in columns.items()
         }

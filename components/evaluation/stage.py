@@ -77,8 +77,8 @@ def evaluate(
         colour_bins=config.colour_bins,
     )
     pictures = folder / f"pictures-{made_from(config, model, checkpoint)}"
-    with PersonalizerGenerator(config, model, face, runtime, checkpoint) as generator:
-        evidence = gather(config, photos, generator, pictures)
+    generator = PersonalizerGenerator.load(config, model, face, runtime, checkpoint)
+    evidence = gather(config, photos, generator, pictures)
     verdict = judge(config, evidence, FaceFinder(load_detector(face)), judges)
     report = write_report(config, evidence, verdict, checkpoint, folder, model_base=Path(model.base).name)
     log_to_run(tracking, checkpoint.mlflow_run_id, verdict.tables, folder)

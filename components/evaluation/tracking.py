@@ -51,5 +51,5 @@ def log_to_run(
     now = int(time.time() * 1000)
     metrics = [Metric(name, value, now, 0) for name, value in figure_metrics(tables).items()]
     client.log_batch(run_id, metrics=metrics)
-    for name in ("report.json", "report.html"):
+    for name in ("report.json", "report.html", "faces.png"):
         client.log_artifact(run_id, str(folder / name), artifact_path="evaluation")

@@ -104,7 +104,7 @@ def measured_on(report: EvaluationReport) -> str:
     facts = json.loads(Path(report.report_json).read_text(encoding="utf-8"))
     settings = {name: facts["config"].get(name) for name in MEASURED_SETTINGS}
     references = sorted({row["reference"] for row in facts["pictures"]})
-    return fingerprint(settings, references, facts.get("judge_files", {}))
+    return fingerprint(settings, references, facts.get("judge_marks", {}))
 
 
 def champion_figures(store: Store, alias: str) -> ChampionFigures | None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from components.evaluation.config import EvaluationConfig
 from components.evaluation.data import Photo
@@ -54,9 +55,12 @@ class Planted:
     def __init__(self, kind: str) -> None:
         self.kind, self.asked = kind, 0
 
-    def __call__(self, references: Sequence[Photo | None], seeds: Sequence[int]) -> list[np.ndarray]:
+    def __call__(self, references: Sequence[Photo | None], seeds: Sequence[int]) -> list[Image.Image]:
         self.asked += len(seeds)
-        return [self.picture(reference, seed) for reference, seed in zip(references, seeds, strict=True)]
+        return [
+            Image.fromarray(self.picture(reference, seed))
+            for reference, seed in zip(references, seeds, strict=True)
+        ]
 
     def picture(self, reference: Photo | None, seed: int) -> np.ndarray:
         stranger = portrait(1_000_000 + seed % 100_000, seed % 97, SIZE).image_uint8
@@ -74,3 +78,65 @@ class Planted:
 @pytest.fixture
 def planted():
     return Planted
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """(ModelConfig, ShardManifest, Checkpoint): an untrained adapter on a tiny base, people in real shards."""
+    import torch
+
+    from components.core import Checkpoint, ShardManifest
+    from components.model import ModelConfig, PhotoVerseAdapter, load_base, save_adapter
+    from components.shards import ShardWriter, encode
+    from tests.factories import tiny_base
+
+    folder = tmp_path_factory.mktemp("small-run")
+    model = ModelConfig(base=str(tiny_base(folder / "base")), feature_layers=(1, 3))
+    torch.manual_seed(0)
+    base = load_base(model)
+    adapter = PhotoVerseAdapter.create(base.unet, base.text_encoder, base.image_encoder, model)
+    save_adapter(adapter, folder / "adapter.safetensors")
+    with ShardWriter(folder, "heldout") as writer:
+        for person in range(3):
+            for view in range(2):
+                writer.write(encode(sample_of(drawn_photo(person, view), base.extractor)))
+    manifest = ShardManifest(
+        folder=str(folder),
+        shards=tuple(writer.shards),
+        samples={"heldout": 6},
+        rejects=0,
+        rejects_file="rejects.parquet",
+        feature_shape=base.extractor.shape,
+        latent_shape=(8, 16, 16),
+    )
+    checkpoint = Checkpoint(
+        run_name="small",
+        folder=str(folder),
+        adapter=str(folder / "adapter.safetensors"),
+        step=0,
+        reference_gain=0.0,
+        reference_gain_interval=(-0.1, 0.1),
+    )
+    return model, manifest, checkpoint
+
+
+def sample_of(photo: Photo, extractor) -> dict:
+    crop = np.repeat(np.repeat(photo.target_uint8, 2, 0), 2, 1)[32:96, 32:96]
+    features = extractor(extractor.preprocess(crop[None]))[0].numpy().astype(np.float16)
+    identity = np.zeros(32, np.float32)
+    identity[0] = 1
+    landmarks = photo.landmarks_xy.tolist()
+    return {
+        "__key__": photo.key,
+        "photo.png": crop,
+        "mask.png": np.full(crop.shape[:2], 255, np.uint8),
+        "target.png": photo.target_uint8,
+        "features.npy": features,
+        "identity.npy": identity,
+        "meta.json": {
+            "person": photo.person,
+            "group": photo.group,
+            "gender": photo.gender,
+            "target_landmarks_xy": landmarks,
+        },
+    }

@@ -38,7 +38,7 @@ def report(tmp_path, figures):
         config = {"split": "heldout", "prompt": "a photo of S*", "seed": seed, "batch_size": 3}
         pictures = [{"reference": f"r{i}"} for i in (2, 1, 1)]
         path.write_text(
-            json.dumps({"config": config, "pictures": pictures, "judge_files": {"identity": "00"}})
+            json.dumps({"config": config, "pictures": pictures, "judge_marks": {"identity": "00"}})
         )
         return EvaluationReport(
             count_in=40,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.core import RuntimeConfig, StrictConfig, TrackingConfig
+from components.core import RuntimeConfig, StrictConfig
 from components.registry import RegistryConfig, promote, resolve, stage
 from components.registry.package import read_package
 from components.registry.publish import publish
