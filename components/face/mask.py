@@ -106,7 +106,7 @@ class SegFormerMasker:
         if config.segformer is None:
             raise ValueError('mask "segformer" needs face.segformer: the folder or hub id of a face parser')
         if config.segformer.count("/") != 1 and not Path(config.segformer).is_dir():
-            raise ValueError(f"no SegFormer face parser at {config.segformer!r}: no such folder, and no hub id")
+            raise ValueError(f"no SegFormer face parser at {config.segformer!r}: no folder, and no hub id")
         from transformers import SegformerForSemanticSegmentation
 
         try:

@@ -20,7 +20,6 @@ import pyarrow as pa
 
 from components.core import Progress, RuntimeConfig, ShardManifest, ray_session
 from components.face import FaceConfig
-from components.model import ModelConfig
 from components.prepare.config import PrepareConfig
 from components.prepare.journal import Journal, PhotoEntry, ShardEntry, file_state
 from components.prepare.outputs import finish
@@ -32,6 +31,8 @@ from components.shards import FIELDS, write_shard
 if TYPE_CHECKING:
     import ray.data
 
+    from components.model import ModelConfig
+
 logger = logging.getLogger(__name__)
 Plan = dict[str, list[PhotoRecord]]  # shard name -> its photos
 
@@ -40,7 +41,7 @@ def prepare(
     *,
     config: PrepareConfig,
     face: FaceConfig,
-    model: ModelConfig,
+    model: "ModelConfig",
     runtime: RuntimeConfig,
     source_folder: Path,
     folder: Path,
@@ -72,7 +73,7 @@ def prepare(
     if plan:
         with ray_session(runtime):
             device = encode_device(runtime)
-            rows = in_order(ray_dataset(plan, spec, source_folder, device))
+            rows = in_order(ray_dataset(plan, spec, model, source_folder, device))
             write_shards(rows, plan, journal, source_folder)
     return finish(folder, journal, spec, time.monotonic() - started)
 
@@ -115,37 +116,40 @@ def encode_device(runtime: RuntimeConfig) -> str:
     return "cuda" if ray.cluster_resources().get("GPU", 0) else "cpu"
 
 
-def ray_dataset(plan: Plan, spec: PrepareSpec, source: Path, device: str) -> "ray.data.Dataset":
+def ray_dataset(
+    plan: Plan, spec: PrepareSpec, model: "ModelConfig", source: Path, device: str
+) -> "ray.data.Dataset":
     """Describes the work as one Dataset; nothing runs yet. Blocks are slices, and keep their order."""
     import ray
     from ray.data import ActorPoolStrategy
 
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
     cpus, gpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("CPU", "GPU"))
     config, on_gpu = spec.prepare, device != "cpu"
-    faces = config.face_workers or max(1, cpus if on_gpu else cpus // 2)
-    encoders = config.encode_workers or (max(1, gpus) if on_gpu else max(1, cpus // 2))
-    share = min(1.0, cpus / (faces + encoders))
-    context = ray.data.DataContext.get_current().copy()
-    context.execution_options.preserve_order = True
-    context.enable_progress_bars = False
-    with ray.data.DataContext.current(context):
-        dataset = ray.data.from_arrow(list(slices(plan, config.batch_size)))
-    return dataset.map_batches(
+    face_workers = config.face_workers or max(1, cpus if on_gpu else cpus // 2)
+    encode_workers = config.encode_workers or (max(1, gpus) if on_gpu else max(1, cpus // 2))
+    share = min(1.0, cpus / (face_workers + encode_workers))
+    photos = ray.data.from_arrow(list(slices(plan, config.batch_size)))
+    faces = photos.map_batches(
         FaceStage,
         fn_constructor_kwargs={"spec": spec, "source": source.absolute()},
         batch_size=None,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=faces),
+        compute=ActorPoolStrategy(size=face_workers),
         num_cpus=share,
-    ).map_batches(
+    )
+    samples = faces.map_batches(
         EncodeStage,
-        fn_constructor_kwargs={"spec": spec, "device": device},
+        fn_constructor_kwargs={"spec": spec, "model": model, "device": device},
         batch_size=None,
         batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=encoders),
+        compute=ActorPoolStrategy(size=encode_workers),
         num_cpus=share,
         num_gpus=1 if on_gpu else 0,
     )
+    samples.context.execution_options.preserve_order = True
+    samples.context.enable_progress_bars = False
+    return samples
 
 
 def in_order(dataset: "ray.data.Dataset") -> Iterator[Row]:

@@ -3,13 +3,16 @@
 A missing weight file is found here, in a second, and not by a worker after minutes.
 """
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.core import StrictConfig, fingerprint, sha256_file
 from components.face import FaceConfig, identity_onnx_path
-from components.model import ModelConfig
 from components.prepare.config import PrepareConfig
+
+if TYPE_CHECKING:
+    from components.model import ModelConfig  # torch, diffusers and peft: not for those who only find faces
 
 VERSION = 1  # raise it when the same photo and settings give another sample
 # Settings that change how fast, not what.
@@ -32,7 +35,6 @@ class PrepareSpec(StrictConfig):
 
     prepare: PrepareConfig
     face: FaceConfig
-    model: ModelConfig
     resolution: int
     identity_size: int
     identity_onnx: str
@@ -42,7 +44,9 @@ class PrepareSpec(StrictConfig):
     work: str = ""
 
 
-def resolve(config: PrepareConfig, face: FaceConfig, model: ModelConfig, dtype: str = "auto") -> PrepareSpec:
+def resolve(
+    config: PrepareConfig, face: FaceConfig, model: "ModelConfig", dtype: str = "auto"
+) -> PrepareSpec:
     """Reads the sizes of the base model and the identity of its weights.
 
     Raises:
@@ -57,7 +61,6 @@ def resolve(config: PrepareConfig, face: FaceConfig, model: ModelConfig, dtype: 
     spec = PrepareSpec(
         prepare=config,
         face=face,
-        model=model,
         resolution=resolution,
         identity_size=config.identity_size or vision["image_size"],
         identity_onnx=str(identity_onnx_path(face, Path(model.base))),
@@ -65,17 +68,15 @@ def resolve(config: PrepareConfig, face: FaceConfig, model: ModelConfig, dtype: 
         latent_shape=(vae["latent_channels"], resolution // factor, resolution // factor),
         dtype=dtype,
     )
-    return spec.model_copy(update={"work": _work(spec, layers)})
+    return spec.model_copy(update={"work": _work(spec, model, layers)})
 
 
-def _part_configs(model: ModelConfig) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def _part_configs(model: "ModelConfig") -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Returns the configs of UNet, VAE and image encoder without loading weights."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPVisionConfig
 
     try:
-        unet = dict(UNet2DConditionModel.load_config(model.base, subfolder="unet"))
-        vae = dict(AutoencoderKL.load_config(model.base, subfolder="vae"))
+        unet, vae = (_read_json(model.base, f"{part}/config.json") for part in ("unet", "vae"))
         source, subfolder = _vision_source(model)
         vision = CLIPVisionConfig.from_pretrained(source, subfolder=subfolder)
     except (OSError, ValueError) as error:
@@ -83,7 +84,16 @@ def _part_configs(model: ModelConfig) -> tuple[dict[str, Any], dict[str, Any], d
     return unet, vae, vision.to_dict()
 
 
-def _vision_source(model: ModelConfig) -> tuple[str, str]:
+def _read_json(source: str, name: str) -> dict[str, Any]:
+    path = Path(source) / name
+    if not Path(source).is_dir() and source.count("/") == 1:  # a hub id
+        from huggingface_hub import hf_hub_download
+
+        path = Path(hf_hub_download(source, name))
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _vision_source(model: "ModelConfig") -> tuple[str, str]:
     return (model.image_encoder, "") if model.image_encoder else (model.base, "image_encoder")
 
 
@@ -91,14 +101,14 @@ def _side(sample_size: int | list[int]) -> int:
     return sample_size if isinstance(sample_size, int) else int(sample_size[0])
 
 
-def _work(spec: PrepareSpec, layers: tuple[int, ...]) -> str:
+def _work(spec: PrepareSpec, model: "ModelConfig", layers: tuple[int, ...]) -> str:
     settings = spec.prepare.model_dump(mode="json", exclude=WITHOUT_EFFECT)
     face = spec.face.model_dump(mode="json", exclude={"identity_onnx", "pack", "segformer"})
-    source, subfolder = _vision_source(spec.model)
+    source, subfolder = _vision_source(model)
     weights = [weights_mark(spec.identity_onnx), weights_mark(str(Path(source) / subfolder))]
-    weights += [weights_mark(str(Path(spec.model.base) / "vae"))] if spec.prepare.encode_latents else []
+    weights += [weights_mark(str(Path(model.base) / "vae"))] if spec.prepare.encode_latents else []
     weights += [weights_mark(folder) for folder in (spec.face.pack, spec.face.segformer) if folder]
-    sizes = [spec.resolution, spec.identity_size, list(layers), spec.model.patch_grid, spec.dtype]
+    sizes = [spec.resolution, spec.identity_size, list(layers), model.patch_grid, spec.dtype]
     return fingerprint("prepare", VERSION, settings, face, sizes, weights)
 
 

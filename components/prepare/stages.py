@@ -9,7 +9,7 @@ import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,9 @@ from components.prepare.transforms import (
     rounded,
 )
 from components.shards import FIELDS, check, encode
+
+if TYPE_CHECKING:
+    from components.model import ModelConfig
 
 logger = logging.getLogger(__name__)
 Row = dict[str, Any]
@@ -120,20 +123,23 @@ class EncodeStage:
 
     Args:
         spec: The resolved settings.
+        model: Base model and image encoder.
         device: "cpu" or "cuda".
     """
 
-    def __init__(self, spec: PrepareSpec, device: str = "cpu") -> None:
+    def __init__(self, spec: PrepareSpec, model: "ModelConfig", device: str = "cpu") -> None:
         import torch
+        from transformers.utils.logging import disable_progress_bar
 
         from components.core import pick_dtype
         from components.model import load_extractor, load_vae
 
+        disable_progress_bar()
         wish = "float16" if spec.dtype == "auto" and device != "cpu" else spec.dtype
         self.device, self.dtype = torch.device(device), pick_dtype(torch.device(device), wish)
         self.spec = spec
-        self.extractor = load_extractor(spec.model, self.device, self.dtype)
-        self.vae = load_vae(spec.model, self.device, self.dtype) if spec.prepare.encode_latents else None
+        self.extractor = load_extractor(model, self.device, self.dtype)
+        self.vae = load_vae(model, self.device, self.dtype) if spec.prepare.encode_latents else None
 
     def __call__(self, faces: pa.Table) -> pa.Table:
         """Turns rows of `FACE_SCHEMA` into rows of `SAMPLE_SCHEMA`, in order."""

@@ -1,4 +1,4 @@
-"""Real photographs through the real engines: Ray Data, CenterFace, ONNX Runtime, CLIP and VAE code, WebDataset."""
+"""Real photographs through the real engines: Ray Data, CenterFace, ONNX Runtime, CLIP and VAE, WebDataset."""
 
 import shutil
 from pathlib import Path
@@ -106,7 +106,7 @@ def test_a_second_run_does_no_work_and_starts_no_ray(
     assert run(photos, model, Path(manifest.folder)) == manifest
 
 
-def test_more_workers_and_a_plain_loop_write_the_same_bytes(
+def test_a_plain_loop_writes_the_same_bytes(
     manifest: ShardManifest, photos: Path, model: ModelConfig
 ) -> None:
     from components.prepare.journal import Journal
@@ -115,15 +115,17 @@ def test_more_workers_and_a_plain_loop_write_the_same_bytes(
     from components.prepare.spec import resolve
     from components.prepare.stages import EncodeStage, FaceStage
 
-    out = photos.parent / "plain"
     spec = resolve(CONFIG, FaceConfig(), model)
-    journal = Journal(out, spec.work)
+    journal = Journal(photos.parent / "plain", spec.work)
     plan = make_plan(read_folder(photos, CONFIG), journal, CONFIG.samples_per_shard)
-    faces, encode = FaceStage(spec, photos), EncodeStage(spec)
+    faces, encode = FaceStage(spec, photos), EncodeStage(spec, model)
     rows = (row for table in slices(plan, CONFIG.batch_size) for row in encode(faces(table)).to_pylist())
     write_shards(rows, plan, journal, photos)
     (entry,) = journal.entries.values()
     assert entry.shard == manifest.shards[0]
 
+
+@pytest.mark.slow
+def test_more_workers_write_the_same_bytes(manifest: ShardManifest, photos: Path, model: ModelConfig) -> None:
     several = CONFIG.model_copy(update={"face_workers": 2, "encode_workers": 2})
     assert run(photos, model, photos.parent / "several", several).shards == manifest.shards

@@ -4,7 +4,7 @@ import sys
 
 def test_numpy_users_need_no_torch() -> None:
     script = (
-        "import sys; from components.face import FaceConfig, align_face, crop_square, load_detector, load_masker;"
+        "import sys; from components.face import FaceConfig, align_face, load_detector, load_masker;"
         "load_detector(FaceConfig()); load_masker(FaceConfig());"
         "print(sorted({'torch', 'transformers', 'insightface'} & set(sys.modules)))"
     )

@@ -1,6 +1,8 @@
 """A head from a real photograph, a tiny base, and the stages run in a plain loop, without Ray."""
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +34,21 @@ def as_bytes() -> Callable[..., bytes]:
         return buffer.getvalue()
 
     return encode
+
+
+@pytest.fixture(scope="session")
+def png_header() -> Callable[[int, int], bytes]:
+    """Returns a function that makes a PNG which claims a size and holds next to nothing."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    def make(width: int, height: int) -> bytes:
+        head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+        body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+        return b"\x89PNG\r\n\x1a\n" + body
+
+    return make
 
 
 @pytest.fixture
@@ -78,7 +95,7 @@ def prepare_plainly(tmp_path: Path, model: ModelConfig) -> Callable[..., ShardMa
         journal.keep_valid(records, source)
         plan = make_plan(records, journal, config.samples_per_shard)
         if plan:
-            faces, encode = FaceStage(spec, source), EncodeStage(spec)
+            faces, encode = FaceStage(spec, source), EncodeStage(spec, model)
             tables = (encode(faces(table)) for table in slices(plan, config.batch_size))
             rows = (row for table in tables for row in table.to_pylist())
             write_shards(interrupted(rows, stop_after), plan, journal, source)
