@@ -22,11 +22,11 @@ venv: $(STAMP) ## make the virtual environment in .venv (about 3 GB, a few minut
 
 $(STAMP):
 	@sh $(CHECK)
-	@echo "installing into $(VENV) (about 3 GB, a few minutes; the full log is $(VENV).log)"
+	@echo "installing into $(VENV) (about 3 GB, a few minutes; the full log is $(VENV)/install.log)"
 	@test -x $(BIN)/python || "$$(sh $(CHECK) --python)" -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off \
-		-c infra/constraints.txt -e '.[dev]' > $(VENV).log 2>&1 \
-		|| { tail -n 5 $(VENV).log; echo "error: the installation failed; the full log is $(VENV).log"; exit 1; }
+		-c infra/constraints.txt -e '.[dev]' > $(VENV)/install.log 2>&1 \
+		|| { tail -n 5 $(VENV)/install.log; echo "error: the installation failed; the full log is $(VENV)/install.log"; exit 1; }
 	@rm -f $(VENV)/.installed-*
 	@touch $@
 
@@ -71,4 +71,4 @@ clean: ## remove what tools leave behind; runs and the environment stay
 	find components flows tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 clean-all: clean ## also remove runs/ and .venv
-	rm -rf runs $(VENV) $(VENV).log
+	rm -rf runs $(VENV)

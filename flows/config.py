@@ -9,10 +9,9 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from components.inference import BatchConfig
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.core import (
     RuntimeConfig,
@@ -25,6 +24,7 @@ from components.core import (
 )
 from components.evaluation import EvaluationConfig
 from components.face import FaceConfig
+from components.inference import BatchConfig
 from components.model import ModelConfig
 from components.portraits import PortraitsConfig
 from components.prepare import PrepareConfig
@@ -86,6 +86,17 @@ class PipelineConfig(StrictConfig):
                 "a run's name is 1-100 letters, digits, '.', '_' or '-', and starts with no sign"
             )
         return name
+
+    @model_validator(mode="after")
+    def _crops_agree(self) -> Self:
+        """A model sees faces cut as it was trained on them: the batch must not cut them otherwise."""
+        for crop in ("identity_expand", "target_expand"):
+            trained, used = getattr(self.prepare, crop), getattr(self.batch.photo_rules, crop)
+            if trained != used:
+                raise ValueError(
+                    f"prepare.{crop} is {trained} but batch.photo_rules.{crop} is {used}: set both alike"
+                )
+        return self
 
     @property
     def folder(self) -> Path:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from components.core import write_text_atomic
+from components.core import write_bytes_atomic, write_text_atomic
 from flows.environment import PROJECT, prepare_environment
 from flows.progress import listening
 from flows.terminal import Board, clock
@@ -44,7 +44,7 @@ def run_demo(
     with Board() as board, listening(board):
         records = train(profile=profile, name=name, overrides=settings, resume=True)
         folder = PROJECT / root / name
-        requests = write_requests(Path(records["portraits"]["folder"]), folder / "requests.jsonl")
+        requests = write_requests(Path(records["portraits"]["folder"]), folder / "requests")
         records |= personalize(requests=str(requests), profile=profile, name=name, overrides=settings)
     summary = summarize(records, folder, seconds=time.monotonic() - start)
     path = folder / "summary.json"
@@ -59,22 +59,26 @@ def quiet_prefect() -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "ERROR")
 
 
-def write_requests(people: Path, file: Path, count: int = 4) -> Path:
-    """Writes one request for each of the first held-out people, one prompt after the other."""
+def write_requests(people: Path, folder: Path, count: int = 4) -> Path:
+    """Writes a request for each of the first held-out people, photos beside it; returns the file."""
     with (people / "metadata.csv").open(encoding="utf-8", newline="") as table:
         rows = [row for row in csv.DictReader(table) if row["split"] == "heldout"]
     first_photos = {row["identity"]: row for row in reversed(rows)}
     lines = []
+    (folder / "photos").mkdir(parents=True, exist_ok=True)
     for number, (identity, row) in enumerate(sorted(first_photos.items())[:count]):
+        photo = folder / "photos" / f"{identity}.png"
+        write_bytes_atomic(photo, (people / row["file"]).read_bytes())
         request = {
-            "id": f"{identity}-{number}",
-            "photo": str((people / row["file"]).resolve()),
+            "id": identity,
+            "photo": f"photos/{photo.name}",
             "prompt": PROMPTS[number % len(PROMPTS)],
             "seed": number,
+            "consent": row["consent"],
         }
         lines.append(json.dumps(request))
-    write_text_atomic(file, "\n".join(lines) + "\n")
-    return file
+    write_text_atomic(folder / "requests.jsonl", "\n".join(lines) + "\n")
+    return folder / "requests.jsonl"
 
 
 def summarize(records: dict[str, dict[str, Any]], folder: Path, seconds: float) -> dict[str, Any]:

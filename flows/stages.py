@@ -125,15 +125,22 @@ def _promote(config: PipelineConfig, folder: Path, records: Path) -> Record:
 
 
 def _personalize(config: PipelineConfig, folder: Path, records: Path) -> Record:
+    """Looks the model up once, so that an alias that moves in the night does not split a batch."""
+    from components.face import FaceConfig
     from components.inference import personalize_batch
+    from components.model import ModelConfig
+    from components.registry import resolve
 
+    requests = _requests(config)
+    found = resolve(config.tracking, config.registry.model_name, _model_uri(config, records))
     return personalize_batch(
         config=config.batch,
-        face=config.face,
+        face=FaceConfig.parse(found.face, source=found.model_uri),
+        model=ModelConfig.parse(found.model, source=found.model_uri),
         runtime=config.runtime,
-        tracking=config.tracking,
-        model_uri_or_version=_model_uri(config, records),
-        requests=_requests(config),
+        adapter=found.adapter,
+        model_uri=found.model_uri,
+        requests=requests,
         folder=folder,
     )
 

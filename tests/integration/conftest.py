@@ -45,6 +45,7 @@ def tiny_settings(root: Path, base: Path) -> dict:
             "pictures_per_reference": 1, "bootstrap_samples": 100, "dials": {"num_inference_steps": 2},
         },
         "registry": {"thresholds": {"minimum_people": 2, "reference_gain_low": -1}},
+        "batch": {"photo_rules": {"target_expand": 2.0}, "dials": {"num_inference_steps": 2}},
         "runtime": {"device": "cpu", "num_cpus": 2},
     }  # fmt: skip
 

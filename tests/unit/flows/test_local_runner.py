@@ -186,7 +186,8 @@ def test_unknown_runners_are_refused():
 
 
 def test_a_stage_gets_quiet_engines_its_threads_and_no_hub(call, monkeypatch):
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for name in ("OMP_NUM_THREADS", "HF_HUB_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
     lines = []
     names = ["OMP_NUM_THREADS", "DO_NOT_TRACK", "RAY_USAGE_STATS_ENABLED", "HF_HUB_OFFLINE"]
     FAST.run(call(f"import os\nfor n in {names!r}: print(os.environ.get(n))", threads=3), lines.append)

@@ -1,0 +1,135 @@
+"""The ray-job runner against a real Ray head: success, failure, cancellation, and a head that is away."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from flows.environment import child_environment
+from flows.ray_job_runner import RayJobRunner
+from flows.runners import StageCall, StageFailed
+from flows.services import free_port
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+
+
+@dataclass(frozen=True)
+class ScriptCall(StageCall):
+    script: str = ""
+
+    def arguments(self):
+        return ["-c", textwrap.dedent(self.script)]
+
+
+@pytest.fixture(scope="module")
+def head():
+    """A head with its job server, in a session of its own that is ended with the module."""
+    port, dashboard = free_port(), free_port()
+    ray = Path(sys.executable).with_name("ray")
+    command = [
+        str(ray), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
+        "--min-worker-port=0", "--max-worker-port=0", f"--ray-client-server-port={free_port()}", "--num-cpus=2",
+        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--include-dashboard=true",
+        f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={tempfile.mkdtemp(prefix='ray-')}",
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        command, env=child_environment(), start_new_session=True, stdout=subprocess.DEVNULL
+    )
+    try:
+        address = f"http://127.0.0.1:{dashboard}"
+        wait_for_jobs(address)
+        yield address
+    finally:
+        os.killpg(process.pid, 15)
+        process.wait(30)
+
+
+def wait_for_jobs(address):
+    from ray.job_submission import JobSubmissionClient
+
+    for _ in range(60):
+        try:
+            return JobSubmissionClient(address).list_jobs()
+        except (RuntimeError, ConnectionError):
+            time.sleep(1)
+    raise AssertionError(f"no job server at {address}")
+
+
+@pytest.fixture
+def call(tmp_path):
+    def make(script, **more):
+        return ScriptCall("train", tmp_path / "c", tmp_path / "r", tmp_path / "log", script=script, **more)
+
+    return make
+
+
+def test_a_job_runs_with_our_code_and_its_lines_arrive(head, call):
+    lines = []
+    script = (
+        "import flows.runners, os, time\nfor i in range(5): print('line', i, flush=True); time.sleep(0.5)"
+    )
+    one = call(script)
+    RayJobRunner(head, poll_s=0.5).run(one, lines.append)
+    assert [line for line in lines if line.startswith("line")] == [f"line {i}" for i in range(5)]
+    assert "line 4" in one.log_file.read_text()
+
+
+def test_a_failed_job_reports_exit_code_and_last_lines(head, call):
+    with pytest.raises(StageFailed, match="ended as FAILED") as caught:
+        RayJobRunner(head, poll_s=0.5).run(
+            call("print('the reason', flush=True); raise SystemExit(3)"), print
+        )
+    assert "the reason" in str(caught.value)
+    assert caught.value.code == 3
+
+
+def test_cancelling_and_timing_out_stop_the_job(head, call):
+    from ray.job_submission import JobSubmissionClient
+
+    def stop(line):
+        if "up" in line:
+            raise KeyboardInterrupt
+
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        RayJobRunner(head, poll_s=0.5).run(
+            call("import time; print('up', flush=True); time.sleep(300)"), stop
+        )
+    with pytest.raises(StageFailed, match="ran longer than 3 s"):
+        RayJobRunner(head, poll_s=0.5).run(call("import time; time.sleep(300)", timeout_s=3), print)
+    assert time.monotonic() - start < 90
+    assert all(job.status.is_terminal() for job in JobSubmissionClient(head).list_jobs())
+
+
+def test_a_short_loss_of_the_api_is_survived_and_a_long_one_is_a_failure(head, call, monkeypatch):
+    from ray.job_submission import JobSubmissionClient
+
+    real, broken = JobSubmissionClient.get_job_info, threading.Event()
+
+    def flaky(self, job):
+        if broken.is_set():
+            raise ConnectionError("connection refused")
+        return real(self, job)
+
+    monkeypatch.setattr(JobSubmissionClient, "get_job_info", flaky)
+    script = "import time\nfor i in range(6): print('line', i, flush=True); time.sleep(1)"
+    lines = []
+
+    def on_line(line):
+        lines.append(line)
+        if line == "line 1":
+            broken.set()
+            threading.Timer(3, broken.clear).start()
+
+    RayJobRunner(head, poll_s=0.5).run(call(script), on_line)
+    assert [line for line in lines if line.startswith("line")] == [f"line {i}" for i in range(6)]
+    broken.set()
+    with pytest.raises(StageFailed, match="was lost: .* does not answer: connection refused"):
+        RayJobRunner(head, poll_s=0.5, lost_after_s=2, stop_within_s=1).run(call("pass"), print)
