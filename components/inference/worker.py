@@ -105,7 +105,7 @@ class PictureWorker:
 
 
 def _fault(row: Row, error: Exception) -> str:
-    """One line for the ledger: the caller's faults as they are, ours with their kind and in full in the log."""
+    """One line for the ledger: the caller's faults as they are, ours with their kind (the log has all)."""
     if isinstance(error, ValueError):
         return " ".join(str(error).split()) or "unknown fault"
     logger.error("request %s", row["id"], exc_info=error)

@@ -1,0 +1,50 @@
+"""A tiny base, an adapter whose LoRA is not zero, drawn people, and everything loaded once."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+from components.inference import Dials, IdentityCard, Personalizer
+from components.model import ModelConfig, PhotoVerseAdapter, load_base, save_adapter
+from tests.factories import drawn_people, tiny_base
+
+FEW = Dials(num_inference_steps=3, guidance_scale=3.0)
+
+
+@pytest.fixture(scope="session")
+def model_config(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
+    return ModelConfig(base=str(tiny_base(tmp_path_factory.mktemp("base") / "tiny")))
+
+
+@pytest.fixture(scope="session")
+def adapter_file(model_config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    base = load_base(model_config)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        adapter = PhotoVerseAdapter.create(base.unet, base.text_encoder, base.image_encoder, model_config)
+        for name, parameter in adapter.named_parameters():
+            if name.endswith(".b"):
+                torch.nn.init.normal_(parameter, std=0.1)
+    path = tmp_path_factory.mktemp("adapter") / "adapter.safetensors"
+    save_adapter(adapter, path, {"run_name": "a-test"})
+    return path
+
+
+@pytest.fixture(scope="session")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return sorted((drawn_people(tmp_path_factory.mktemp("people")) / "images").glob("*.png"))
+
+
+@pytest.fixture(scope="session")
+def personalizer(model_config: ModelConfig, adapter_file: Path) -> Personalizer:
+    return Personalizer.load(adapter_file, model_config)
+
+
+@pytest.fixture(scope="session")
+def cards(personalizer: Personalizer, photos: list[Path]) -> list[IdentityCard]:
+    features = torch.randn(4, *personalizer.extractor.shape, generator=torch.Generator().manual_seed(0))
+    return personalizer.attachment.cards(features, consent="a test")

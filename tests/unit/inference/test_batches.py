@@ -1,0 +1,271 @@
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from components.core import RuntimeConfig, sha256_file
+from components.face import FaceConfig
+from components.inference import BatchConfig, Dials, batch, personalize_batch, read_recipe
+from components.inference.ledger import Ledger, LedgerRow
+from components.inference.requests import read_requests
+from components.inference.worker import PictureWorker
+
+CONFIG = BatchConfig(dials=Dials(num_inference_steps=2, guidance_scale=2), batch_size=4)
+RUNTIME = RuntimeConfig(device="cpu", num_cpus=2)
+
+
+def write(path: Path, *lines) -> Path:
+    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
+    return path
+
+
+def request(i: int = 0, **values) -> dict:
+    return {"id": f"r{i}", "photo": "a.png", "prompt": "a photo of S*", "seed": i} | values
+
+
+@pytest.fixture
+def folder(tmp_path, photos) -> Path:
+    for name, photo in zip(("a.png", "b.png"), photos, strict=False):
+        (tmp_path / name).write_bytes(photo.read_bytes())
+    Image.new("RGB", (96, 96), "grey").save(tmp_path / "nobody.png")
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    return tmp_path
+
+
+@pytest.fixture
+def run(folder, adapter_file, model_config, monkeypatch):
+    """Runs a batch with the real worker in this process; `run.drawn` lists what each run drew."""
+    drawn: list[list[str]] = []
+
+    def in_process(work, config, runtime, adapter, settings):
+        import pyarrow as pa
+
+        worker = PictureWorker(str(adapter), settings)
+        drawn.append([json.loads(text)["id"] for text in work])
+        for at in range(0, len(work), config.batch_size):
+            yield from worker(pa.table({"work": work[at : at + config.batch_size]})).to_pylist()
+
+    monkeypatch.setattr(batch, "_ray_rows", in_process)
+    monkeypatch.setattr(batch, "ray_session", __import__("contextlib").nullcontext)
+
+    def go(file: Path, config: BatchConfig = CONFIG):
+        return personalize_batch(
+            config=config,
+            face=FaceConfig(),
+            model=model_config,
+            runtime=RUNTIME,
+            adapter=adapter_file,
+            model_uri="models:/photoverse/3",
+            requests=file,
+            folder=folder / "out",
+        )
+
+    go.drawn = drawn
+    return go
+
+
+def rows(record) -> list[LedgerRow]:
+    return [LedgerRow.model_validate_json(line) for line in Path(record.ledger).read_text().splitlines()]
+
+
+def test_each_request_ends_once_as_pictures_or_as_an_error_row(folder, run, adapter_file):
+    file = write(
+        folder / "requests.jsonl",
+        request(0),
+        request(1, photo="nobody.png"),
+        "",
+        "{not json",
+        request(2, photo="broken.png"),
+        request(3, prompt="S* " + "a " * 60),
+        request(4, photo="missing.png"),
+        request(5, photo="../secret.png"),
+        request(0),
+        request(6, dials={"sigma": 9}),
+        request(7, colour="red"),
+        "[1, 2]",
+        request(8, photo=["a.png", "b.png"], num_images=2, dials={"sigma": 0.5, "num_inference_steps": 3}),
+        request(9, dials={"strength": 0.5}, prompt="S* smiling"),
+    )
+    record = run(file)
+    assert (record.requests, record.done, record.failed, record.skipped) == (13, 3, 10, 0)
+    assert (record.count_in, record.count_out) == (13, 3)
+    found = {row.id: row for row in rows(record)}
+    assert len(found) == 13
+    assert [row.line for row in rows(record)] == sorted(row.line for row in found.values())
+    errors = {
+        "r1": "no face found",
+        "line-4": "Expecting property name",
+        "r2": "no picture of a known kind",
+        "r3": "too long",
+        "r4": "no photo 'missing.png'",
+        "r5": "leads out of",
+        "line-9": "id 'r0' is that of line 1",
+        "r6": "sigma",
+        "r7": "colour",
+        "line-12": "expected a JSON object, found list",
+    }
+    for name, error in errors.items():
+        assert found[name].status == "failed"
+        assert error in found[name].error
+        assert "\n" not in found[name].error
+    assert found["r8"].files == ("pictures/r8-0.png", "pictures/r8-1.png")
+    on_disk = sorted(path.name for path in (folder / "out" / "pictures").iterdir())
+    assert on_disk == ["r0-0.png", "r8-0.png", "r8-1.png", "r9-0.png"]
+    recipe = read_recipe(folder / "out" / "pictures" / "r8-1.png")
+    assert recipe["model"] == "models:/photoverse/3"
+    assert recipe["adapter_sha256"] == sha256_file(adapter_file)
+    assert recipe["seed"] == 9
+    assert recipe["dials"]["sigma"] == 0.5
+    assert "prompt" not in recipe
+
+
+def test_a_rerun_draws_only_what_is_missing_has_changed_or_failed(folder, run):
+    lines = [request(i) for i in range(4)] + [request(4, photo="nobody.png")]
+    file = write(folder / "requests.jsonl", *lines)
+    first = run(file)
+    kept = {p.name: p.stat().st_mtime_ns for p in (folder / "out" / "pictures").iterdir()}
+    (folder / "out" / "pictures" / "r1-0.png").unlink()
+    lines[2]["prompt"] = "S* with a hat"
+    second = run(write(file, *lines, request(5)))
+    assert run.drawn == [["r0", "r1", "r2", "r3", "r4"], ["r1", "r2", "r4", "r5"]]
+    assert (first.done, first.failed, second.done, second.failed, second.skipped) == (4, 1, 5, 1, 2)
+    now = {p.name: p.stat().st_mtime_ns for p in (folder / "out" / "pictures").iterdir()}
+    assert [name for name in kept if now[name] == kept[name]] == ["r0-0.png", "r3-0.png"]
+    third = run(file, CONFIG.model_copy(update={"batch_size": 2}))
+    assert run.drawn[2] == ["r4"]
+    assert (third.done, third.skipped) == (5, 5)
+
+
+def test_a_photo_that_changed_is_drawn_again(folder, run):
+    file = write(folder / "requests.jsonl", request(0))
+    run(file)
+    (folder / "a.png").write_bytes((folder / "b.png").read_bytes())
+    run(file)
+    assert run.drawn == [["r0"], ["r0"]]
+
+
+def test_a_killed_run_has_lost_nothing_that_it_finished(folder, run, monkeypatch):
+    file = write(folder / "requests.jsonl", *[request(i) for i in range(4)])
+    settle, settled = batch._settle, []
+
+    def killed(line, result, out):
+        if len(settled) == 2:
+            raise KeyboardInterrupt
+        settled.append(line.id)
+        return settle(line, result, out)
+
+    monkeypatch.setattr(batch, "_settle", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(file)
+    assert not (folder / "out" / "ledger.jsonl").exists()
+    monkeypatch.setattr(batch, "_settle", settle)
+    record = run(file)
+    assert run.drawn[1] == ["r2", "r3"]
+    assert (record.done, record.skipped) == (4, 2)
+    assert not (folder / "out" / "ledger.partial.jsonl").exists()
+
+
+def test_a_picture_is_the_same_whatever_else_is_asked_for(folder, run):
+    alone = run(write(folder / "one.jsonl", request(2, dials={"m": 1})))
+    picture = Image.open(folder / "out" / rows(alone)[0].files[0]).tobytes()
+    for path in (folder / "out" / "pictures").iterdir():
+        path.unlink()
+    run(
+        write(
+            folder / "many.jsonl",
+            request(0),
+            request(1, photo="b.png"),
+            request(2, dials={"m": 1}),
+            request(3),
+        )
+    )
+    again = Image.open(folder / "out" / "pictures" / "r2-0.png").tobytes()
+    assert max(abs(a - b) for a, b in zip(picture, again, strict=True)) <= 1
+
+
+def test_a_fault_of_ours_fails_its_own_request_alone(folder, run, monkeypatch):
+    from components.inference.personalize import Personalizer
+
+    generate = Personalizer.generate
+
+    def faulty(self, persons, prompts, *args, **kwargs):
+        if any("bug" in prompt for prompt in prompts):
+            raise RuntimeError("a fault of ours")
+        return generate(self, persons, prompts, *args, **kwargs)
+
+    monkeypatch.setattr(Personalizer, "generate", faulty)
+    record = run(write(folder / "requests.jsonl", request(0), request(1, prompt="a bug on S*"), request(2)))
+    assert [row.status for row in rows(record)] == ["done", "failed", "done"]
+    assert rows(record)[1].error == "internal fault: RuntimeError: a fault of ours"
+
+
+def test_a_worker_that_gives_no_answer_is_an_error_row(folder, run, monkeypatch):
+    monkeypatch.setattr(batch, "_ray_rows", lambda *_: [])
+    record = run(write(folder / "requests.jsonl", request(0)))
+    assert rows(record)[0].error == "internal fault: the workers gave no answer"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"), [(None, "no requests file"), ("", "holds no request"), ("\n \n", "holds no")]
+)
+def test_a_file_without_requests_is_an_error(folder, run, text, message):
+    file = folder / "requests.jsonl"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        run(file)
+
+
+def test_the_identity_of_a_request_is_what_its_pictures_depend_on(folder):
+    def identity(config=CONFIG, model=None, **values):
+        file = write(folder / "requests.jsonl", request(**values))
+        return read_requests(file, config, model or {"adapter": "a"})[0].hash
+
+    same = identity()
+    assert identity(config=CONFIG.model_copy(update={"batch_size": 1, "workers": 3})) == same
+    assert identity(dials={"sigma": 1.0}) == same
+    for other in (
+        identity(i=1),
+        identity(prompt="S*"),
+        identity(photo="b.png"),
+        identity(dials={"sigma": 0.9}),
+        identity(model={"adapter": "b"}),
+        identity(config=CONFIG.model_copy(update={"negative_prompt": "hat"})),
+    ):
+        assert other != same
+
+
+def test_half_a_line_of_a_killed_run_is_ignored(tmp_path):
+    ledger = Ledger(tmp_path)
+    (tmp_path / "p.png").touch()
+    ledger.append(LedgerRow(line=1, id="a", status="done", files=("p.png",), request_hash="h1"))
+    ledger.append(LedgerRow(line=2, id="b", status="done", files=("gone.png",), request_hash="h2"))
+    with ledger.partial.open("a") as file:
+        file.write('{"line": 3, "id": "c", "sta')
+    assert list(ledger.done()) == ["h1"]
+
+
+def test_the_real_thing_with_ray_data_actors(folder, adapter_file, model_config):
+    file = write(
+        folder / "requests.jsonl",
+        request(0),
+        request(1, photo="b.png"),
+        request(2, photo="nobody.png"),
+        request(3),
+    )
+    record = personalize_batch(
+        config=CONFIG.model_copy(update={"batch_size": 2, "workers": 1}),
+        face=FaceConfig(),
+        model=model_config,
+        runtime=RUNTIME,
+        adapter=adapter_file,
+        model_uri="models:/photoverse/3",
+        requests=file,
+        folder=folder / "out",
+    )
+    assert (record.done, record.failed) == (3, 1)
+    assert [row.status for row in rows(record)] == ["done", "done", "failed", "done"]
+    for row in rows(record):
+        for name in row.files:
+            assert Image.open(folder / "out" / name).size == (64, 64)

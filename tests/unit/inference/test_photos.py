@@ -1,0 +1,88 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.face import FaceConfig, load_detector, load_masker
+from components.inference import PhotoRules
+from components.inference.photo import crop_start, read_photo
+from components.prepare.transforms import cut_face, paint_outside
+
+RULES = PhotoRules()
+
+
+def png(array: np.ndarray, **info) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format="PNG", **info)
+    return buffer.getvalue()
+
+
+def test_a_path_its_bytes_its_pixels_and_its_image_are_one_photo(photos):
+    pixels = read_photo(photos[0], RULES)
+    for same in (str(photos[0]), photos[0].read_bytes(), pixels, Image.open(photos[0])):
+        assert np.array_equal(read_photo(same, RULES), pixels)
+
+
+def test_exif_turns_the_photo(photos):
+    array = np.zeros((4, 6, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # rotate by 90 degrees
+    assert read_photo(png(array, exif=exif), RULES).shape == (6, 4, 3)
+
+
+@pytest.mark.parametrize(
+    ("photo", "message"),
+    [
+        ("nowhere.png", "no photo at nowhere.png"),
+        (b"hello", "no picture of a known kind"),
+        (b"", "no picture of a known kind"),
+        (png(np.zeros((64, 64, 3), np.uint8))[:-30], "damaged"),
+        (np.zeros((4, 4), np.uint8), "must be uint8"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "no picture of a known kind"),
+    ],
+)
+def test_what_is_no_photo_is_refused_plainly(photo, message):
+    with pytest.raises(ValueError, match=message):
+        read_photo(photo, RULES)
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_unpacked():
+    bomb = png(np.zeros((1000, 1000, 3), np.uint8))
+    with pytest.raises(ValueError, match="1000 x 1000 pixels; allowed: 500000"):
+        read_photo(bomb, PhotoRules(max_pixels=500_000))
+
+
+def test_a_file_too_large_is_refused_unread(tmp_path):
+    path = tmp_path / "huge.png"
+    with path.open("wb") as file:
+        file.truncate(2 * 2**20)
+    with pytest.raises(ValueError, match="has 2 MB; allowed: 1"):
+        read_photo(path, PhotoRules(max_file_mb=1))
+
+
+def test_no_face_or_a_tiny_one_is_refused(personalizer, photos):
+    with pytest.raises(ValueError, match="no face found"):
+        personalizer.card(np.full((128, 128, 3), 127, np.uint8))
+    tiny = type(personalizer).identity_crop
+    rules = personalizer.rules
+    try:
+        personalizer.rules = PhotoRules(min_face_px=4000)
+        with pytest.raises(ValueError, match="at least 4000 needed"):
+            tiny(personalizer, photos[0])
+    finally:
+        personalizer.rules = rules
+
+
+def test_the_identity_crop_is_the_one_of_preparation_pixel_by_pixel(personalizer, photos):
+    detector, masker = load_detector(FaceConfig()), load_masker(FaceConfig())
+    extractor = personalizer.extractor
+    for photo in photos[:3]:
+        image = read_photo(photo, RULES)
+        face = detector(image)[0]
+        cut = cut_face(
+            image, face, masker, identity_expand=1.3, identity_size=64, target_expand=3.0, resolution=64
+        )
+        prepared = paint_outside(cut.crop_uint8, cut.mask_uint8, extractor.fill_rgb_uint8)
+        assert np.array_equal(personalizer.identity_crop(photo), prepared)
+        assert np.array_equal(np.asarray(crop_start(image, detector, 64, RULES)), cut.target_uint8)
