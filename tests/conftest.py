@@ -1,12 +1,16 @@
 """What all tests share: nothing calls home, one thread, fixed seeds, one Ray for the whole session."""
 
+import io
 import os
 import random
+import struct
 import sys
-from collections.abc import Iterator
+import zlib
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
+from PIL import Image
 
 # Before any import that reads them: libraries look at these once.
 OFFLINE = {
@@ -38,3 +42,29 @@ def ray_local() -> Iterator[None]:
 
     with ray_session(RuntimeConfig(num_cpus=2)):
         yield
+
+
+@pytest.fixture(scope="session")
+def as_bytes() -> Callable[..., bytes]:
+    def encode(picture: np.ndarray | Image.Image, kind: str = "PNG", **options) -> bytes:
+        buffer = io.BytesIO()
+        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
+        image.save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def png_header() -> Callable[[int, int], bytes]:
+    """Returns a function that makes a PNG which claims a size and holds next to nothing."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    def make(width: int, height: int) -> bytes:
+        head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+        body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
+        return b"\x89PNG\r\n\x1a\n" + body
+
+    return make

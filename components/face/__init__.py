@@ -15,11 +15,12 @@ if TYPE_CHECKING:
         transform_points,
     )
     from components.face.config import FaceConfig
-    from components.face.crops import identity_crop
+    from components.face.crops import identity_crop, masked_crop, paint_outside
     from components.face.detect import Detector, Face, load_detector
     from components.face.identity import IdentityEncoder, identity_onnx_path
     from components.face.mask import Masker, load_masker
     from components.face.onnx_torch import DifferentiableArcFace, load_arcface
+    from components.face.photo import PhotoError, decode_photo
     from components.face.warp import warp_faces
 
 _HOME = {
@@ -30,13 +31,17 @@ _HOME = {
     "FaceConfig": "config",
     "IdentityEncoder": "identity",
     "Masker": "mask",
+    "PhotoError": "photo",
     "align_face": "align",
     "crop_square": "align",
+    "decode_photo": "photo",
     "identity_crop": "crops",
     "identity_onnx_path": "identity",
     "load_arcface": "onnx_torch",
     "load_detector": "detect",
     "load_masker": "mask",
+    "masked_crop": "crops",
+    "paint_outside": "crops",
     "similarity_transform": "align",
     "transform_points": "align",
     "warp_faces": "warp",
@@ -50,13 +55,17 @@ __all__ = [
     "FaceConfig",
     "IdentityEncoder",
     "Masker",
+    "PhotoError",
     "align_face",
     "crop_square",
+    "decode_photo",
     "identity_crop",
     "identity_onnx_path",
     "load_arcface",
     "load_detector",
     "load_masker",
+    "masked_crop",
+    "paint_outside",
     "similarity_transform",
     "transform_points",
     "warp_faces",

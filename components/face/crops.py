@@ -1,4 +1,7 @@
-"""Photo and face -> identity crop x_m (PhotoVerse Sec. 3.1): what the image encoder sees."""
+"""Photo and face -> identity crop x_m (PhotoVerse Sec. 3.1): what the image encoder sees.
+
+One code for preparation and inference: a card is made from the very crop that training knew.
+"""
 
 import numpy as np
 
@@ -29,7 +32,21 @@ def identity_crop(
     Returns:
         x_m: uint8 (size, size, 3) RGB.
     """
+    return paint_outside(*masked_crop(image_uint8, face, masker, size=size, expand=expand), fill_rgb)
+
+
+def masked_crop(
+    image_uint8: np.ndarray, face: Face, masker: Masker, *, size: int, expand: float = 1.3
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the square around a face, uint8 (size, size, 3), and its mask, uint8 (size, size), 0 or 255."""
     crop, matrix = crop_square(image_uint8, face.bbox_xyxy, expand, size)
     contour = None if face.contour_xy is None else transform_points(matrix, face.contour_xy)
     mask = masker(crop, transform_points(matrix, face.landmarks_xy), contour)
-    return np.where(mask[..., None] >= 0.5, crop, np.array(fill_rgb, np.uint8))
+    return crop, np.where(mask >= 0.5, 255, 0).astype(np.uint8)
+
+
+def paint_outside(
+    crop_uint8: np.ndarray, mask_uint8: np.ndarray, fill_rgb: tuple[int, int, int]
+) -> np.ndarray:
+    """Returns the crop with everything in one colour where the mask is 0."""
+    return np.where(mask_uint8[..., None] >= 128, crop_uint8, np.array(fill_rgb, np.uint8))

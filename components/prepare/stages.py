@@ -15,15 +15,20 @@ import numpy as np
 import pyarrow as pa
 
 from components.core import inside
-from components.face import IdentityEncoder, load_detector, load_masker
+from components.face import (
+    IdentityEncoder,
+    PhotoError,
+    decode_photo,
+    load_detector,
+    load_masker,
+    paint_outside,
+)
 from components.prepare.spec import PrepareSpec
 from components.prepare.transforms import (
     Reject,
     choose_faces,
     cut_face,
-    decode_photo,
     face_facts,
-    paint_outside,
     rounded,
 )
 from components.shards import FIELDS, check, encode
@@ -79,7 +84,7 @@ class FaceStage:
             data = read_photo(self.source, photo["file"], self.spec.prepare.max_file_mb)
             place["sha256"] = hashlib.sha256(data).hexdigest()
             return [place | row for row in self._rows(photo, data, place["sha256"])]
-        except Reject as reject:
+        except (Reject, PhotoError) as reject:
             return [place | {"reason": reject.reason, "detail": reject.detail}]
         except Exception as error:
             logger.exception("%s", photo["file"])

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from components.face import FaceConfig, load_masker
+from components.face import FaceConfig, load_masker, paint_outside
 from components.face.mask import ellipse_mask, hull_mask
 
 FRONTAL = np.array([[44, 56], [84, 56], [64, 80], [48, 102], [80, 102]], np.float32)
@@ -113,3 +113,13 @@ def test_a_class_that_the_parser_lacks_is_refused(parser_folder: str) -> None:
     config = FaceConfig(mask="segformer", segformer=parser_folder, segformer_face_classes=(1, 19))
     with pytest.raises(ValueError, match="beyond the 19 classes"):
         load_masker(config)
+
+
+def test_everything_outside_the_mask_gets_one_colour() -> None:
+    mask = np.zeros((48, 64), np.uint8)
+    picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    mask[10:20, 10:20] = 255
+    painted = paint_outside(picture, mask, (1, 2, 3))
+    np.testing.assert_array_equal(painted[10:20, 10:20], picture[10:20, 10:20])
+    assert (painted[mask == 0] == [1, 2, 3]).all()
+    assert painted.dtype == np.uint8

@@ -1,8 +1,5 @@
 """A head from a real photograph, a tiny base, and the stages run in a plain loop, without Ray."""
 
-import io
-import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,32 +20,6 @@ def head() -> np.ndarray:
     """160 px RGB around the one face of scikit-image's astronaut."""
     crop = Image.fromarray(skimage.data.astronaut()[20:276, 90:346])
     return np.asarray(crop.resize((160, 160), Image.Resampling.BICUBIC))
-
-
-@pytest.fixture(scope="session")
-def as_bytes() -> Callable[..., bytes]:
-    def encode(picture: np.ndarray | Image.Image, kind: str = "PNG", **options) -> bytes:
-        buffer = io.BytesIO()
-        image = picture if isinstance(picture, Image.Image) else Image.fromarray(picture)
-        image.save(buffer, kind, **options)
-        return buffer.getvalue()
-
-    return encode
-
-
-@pytest.fixture(scope="session")
-def png_header() -> Callable[[int, int], bytes]:
-    """Returns a function that makes a PNG which claims a size and holds next to nothing."""
-
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-    def make(width: int, height: int) -> bytes:
-        head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-        body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(99))) + chunk(b"IEND", b"")
-        return b"\x89PNG\r\n\x1a\n" + body
-
-    return make
 
 
 @pytest.fixture

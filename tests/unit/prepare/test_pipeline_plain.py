@@ -65,6 +65,19 @@ def test_what_is_stored_follows_from_what_is_stored(prepare_plainly, add_photos,
     np.testing.assert_allclose(sample["latents.npy"], expected, atol=2e-3, rtol=2e-3)
 
 
+def test_inference_sees_the_very_crop_that_was_stored(prepare_plainly, add_photos, model, head) -> None:
+    from components.face import FaceConfig, decode_photo, identity_crop, load_detector, load_masker
+    from components.model import load_extractor
+
+    source = add_photos(1)
+    (sample,) = load_split(prepare_plainly(source, PrepareConfig(**ALL_TRAIN)), "train")
+    photo = decode_photo((source / "0000.png").read_bytes(), 10**6)
+    (face,) = load_detector(FaceConfig())(photo)
+    extractor, masker = load_extractor(model), load_masker(FaceConfig())
+    crop = identity_crop(photo, face, masker, size=extractor.size, fill_rgb=extractor.fill_rgb_uint8)
+    np.testing.assert_array_equal(sample["photo.png"], crop)
+
+
 def test_target_landmarks_lie_on_the_face_of_the_target(prepare_plainly, add_photos) -> None:
     from components.face import FaceConfig, load_detector
 
