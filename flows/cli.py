@@ -12,6 +12,7 @@ from typing import Any
 from flows.environment import PROJECT, prepare_environment
 
 OK, FAILED, REFUSED, INTERRUPTED = 0, 1, 2, 130
+DIALS = ("gamma", "sigma", "alpha", "m", "guidance_scale", "num_inference_steps")
 logger = logging.getLogger("photoverse")
 
 
@@ -162,27 +163,35 @@ def _stage(options: argparse.Namespace) -> int:
 
 def _add_personalize(commands: Any) -> None:
     command = _add(commands, "personalize", _personalize, "one photo, one prompt, pictures")
-    command.add_argument("photo", type=Path, help="a photo with one face")
-    command.add_argument(
-        "prompt", help='what to draw; S* stands for the person, e.g. "a photo of S* with glasses"'
-    )
-    command.add_argument(
-        "--model", help="folder or file of an adapter, or a model URI (default: the champion)"
-    )
-    command.add_argument(
-        "--out", type=Path, default=Path("personalized.png"), help="picture to write (default: %(default)s)"
-    )
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--profile", default="portraits")
-    command.add_argument("--root", default="runs")
-    for dial in ("gamma", "sigma", "alpha"):
-        command.add_argument(f"--{dial}", type=float, default=None)
+    command.add_argument("photo", type=Path, help="a photo of the person")
+    command.add_argument("prompt", help='what to draw, e.g. "a photo of S* with glasses"; S* is the person')
+    command.add_argument("--model", help="adapter.safetensors or a model URI (default: the champion)")
+    command.add_argument("--out", type=Path, default=Path("personalized.png"), help="(default: %(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="of the first picture (default: %(default)s)")
+    command.add_argument("--pictures", type=int, default=1, help="how many (default: %(default)s)")
+    command.add_argument("--profile", default="portraits", help="(default: %(default)s)")
+    command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")
+    for dial in DIALS:
+        command.add_argument(f"--{dial.replace('_', '-')}", type=float, help="a dial over the profile's")
 
 
 def _personalize(options: argparse.Namespace) -> int:
-    from flows.single import personalize_one
+    from flows.single import Wish, personalize_one
 
-    personalize_one(options)
+    dials = {dial: getattr(options, dial) for dial in DIALS if getattr(options, dial) is not None}
+    wish = Wish(
+        photo=options.photo.resolve(),
+        prompt=options.prompt,
+        out=options.out.resolve(),
+        model=options.model,
+        seed=options.seed,
+        pictures=options.pictures,
+        dials=dials,
+        profile=options.profile,
+        root=options.root,
+    )
+    for file in personalize_one(wish):
+        print(file)
     return OK
 
 
