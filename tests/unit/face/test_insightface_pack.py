@@ -24,7 +24,7 @@ def save(path: Path, nodes: list, inputs: list, outputs: list, constants: dict[s
 
 
 def write_detector(path: Path) -> None:
-    """Finds one 128 x 128 px face at (160, 384), with a score that is the mean of the red plane in [-1, 1]."""
+    """Finds one face, 128 px around (160, 384); its score is the mean of the red plane in [-1, 1]."""
     cells = {8: 12800, 16: 3200, 32: 800}
     spot = np.zeros((800, 1))
     spot[ANCHOR] = 1
