@@ -1,17 +1,14 @@
 """A photo, wherever it comes from -> RGB pixels, its face, and the crops that PhotoVerse works with."""
 
-import io
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 
-from components.face import Face, crop_square, identity_crop
+from components.face import Face, crop_square, decode_photo, identity_crop
 from components.inference.config import PhotoRules
 
-# What photos come as. No EPS, PDF or other formats that run programs or hide pages.
-FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "GIF", "TIFF", "AVIF")
 PhotoLike = Path | str | bytes | np.ndarray | Image.Image
 
 
@@ -32,7 +29,7 @@ def read_photo(photo: PhotoLike, rules: PhotoRules) -> np.ndarray:
     if isinstance(photo, Image.Image):
         return np.asarray(ImageOps.exif_transpose(photo).convert("RGB"))
     data = photo if isinstance(photo, bytes) else _read_file(Path(photo), rules.max_file_mb)
-    return _decode(data, rules.max_pixels)
+    return decode_photo(data, rules.max_pixels)
 
 
 def _read_file(path: Path, max_mb: int) -> bytes:
@@ -42,25 +39,6 @@ def _read_file(path: Path, max_mb: int) -> bytes:
     if size > max_mb * 2**20:
         raise ValueError(f"the photo {path.name} has {size / 2**20:.0f} MB; allowed: {max_mb}")
     return path.read_bytes()
-
-
-def _decode(data: bytes, max_pixels: int) -> np.ndarray:
-    Image.init()
-    formats = [name for name in FORMATS if name in Image.OPEN]
-    try:
-        with Image.open(io.BytesIO(data), formats=formats) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise ValueError(f"the photo has {width} x {height} pixels; allowed: {max_pixels} in all")
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except UnidentifiedImageError:
-        raise ValueError(f"the photo is no picture of a known kind ({', '.join(formats)})") from None
-    except Image.DecompressionBombError:
-        raise ValueError(f"the photo has too many pixels; allowed: {max_pixels} in all") from None
-    except ValueError:
-        raise
-    except Exception as error:  # each of Pillow's decoders has its own ways to fail on damaged files
-        raise ValueError(f"the photo is damaged ({type(error).__name__})") from error
 
 
 def find_face(image_uint8: np.ndarray, detector: Any, rules: PhotoRules) -> Face:

@@ -94,7 +94,6 @@ class VisualInputs:
     sigma: Tensor | float | None = None
     visual_mask: Tensor | None = None
     regions: Tensor | None = None
-    visual_values: list[Tensor] | None = None
     kv_cache: KeyValueCache | None = None
 
     def check(self, batch: int) -> None:
@@ -132,11 +131,10 @@ class DualAttnProcessor(nn.Module):
         sigma: Tensor | float | None = None,
         visual_mask: Tensor | None = None,
         regions: Tensor | None = None,
-        visual_values: list[Tensor] | None = None,
         kv_cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """Works as diffusers' processors do; the head of this file describes the last seven arguments."""
-        visual = VisualInputs(visual_tokens, gamma, sigma, visual_mask, regions, visual_values, kv_cache)
+        """Works as diffusers' processors do; the head of this file describes the last six arguments."""
+        visual = VisualInputs(visual_tokens, gamma, sigma, visual_mask, regions, kv_cache)
         residual = hidden_states
         hidden_states, context, text_bias = _enter(
             attn, hidden_states, encoder_hidden_states, attention_mask, temb
@@ -160,8 +158,6 @@ class DualAttnProcessor(nn.Module):
         k, v = cache(
             (self, "visual"), visual.visual_tokens, lambda source: self._visual_kv(attn, source, q.dtype)
         )
-        if visual.visual_values is not None:
-            visual.visual_values.append(v.transpose(1, 2).flatten(2))
         sigma = 1.0 if visual.sigma is None else self._weight(visual.sigma, q)
         mask = None if visual.visual_mask is None else visual.visual_mask[:, None, None]
         if visual.regions is None:
@@ -205,10 +201,9 @@ class DeafProcessor:
         sigma: Any = None,
         visual_mask: Any = None,
         regions: Any = None,
-        visual_values: Any = None,
         kv_cache: Any = None,
     ) -> Tensor:
-        """Calls the other processor; the last seven arguments are ignored."""
+        """Calls the other processor; the last six arguments are ignored."""
         more = {} if temb is None else {"temb": temb}  # not every processor of diffusers takes one
         return self.processor(attn, hidden_states, encoder_hidden_states, attention_mask, **more)
 

@@ -201,6 +201,11 @@ class PhotoVerseAdapter(nn.Module):
         tokens = self.image_adapters(self._checked(features_BmTD))
         return tokens.mean(dim=1) if self.config.visual_tokens == "mean" else tokens.flatten(1, 2)
 
+    def visual_values(self, visual_tokens_BND: Tensor) -> list[Tensor]:
+        """Returns V_S = W_v^S f of every cross-attention, (B, N_f, C) each: what Eq. (8) keeps small."""
+        values = [self.visual_kv[layer.key] for layer in self.attentions]
+        return [layer.to_v(visual_tokens_BND) for layer in values if isinstance(layer, VisualKV)]
+
     def keep_words(self, words_mD: Tensor, m: int | None) -> Tensor:
         """Keeps m' of the pseudo-words (..., m, D) of a person, in their order (switch `kept_words`).
 

@@ -90,7 +90,6 @@ class PhotoVerseModel(nn.Module):
         visual_tokens = self.adapter.visual_tokens(features)
         prompt_embeds = embed_prompts(self.text_encoder, PromptTokens(input_ids, word_positions), p_f)
         set_lora_scale(self.unet, alpha)
-        visual_values: list[Tensor] = []
         noise_pred = self.unet(
             noisy_latents,
             timesteps,
@@ -100,7 +99,7 @@ class PhotoVerseModel(nn.Module):
                 "gamma": gamma,
                 "sigma": sigma,
                 "visual_mask": visual_mask,
-                "visual_values": visual_values,
             },
         ).sample
-        return Prediction(noise_pred, p_f, visual_values)
+        # Eq. (8) reads V_S here, not inside the UNet, where gradient checkpointing would run it twice.
+        return Prediction(noise_pred, p_f, self.adapter.visual_values(visual_tokens))

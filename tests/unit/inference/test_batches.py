@@ -96,7 +96,7 @@ def test_each_request_ends_once_as_pictures_or_as_an_error_row(folder, run, adap
     errors = {
         "r1": "no face found",
         "line-4": "Expecting property name",
-        "r2": "no picture of a known kind",
+        "r2": "not_an_image",
         "r3": "too long",
         "r4": "no photo 'missing.png'",
         "r5": "leads out of",
