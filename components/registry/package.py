@@ -1,9 +1,9 @@
 """What a registered model is made of, as one folder.
 
-adapter/        adapter.safetensors and adapter.json
-base/           the base model, where it is small enough; else settings.yaml names it and adapter.json has its
-hash settings.yaml   face settings, serving limits, where the base is
-evaluation.json training.json   the records that it was judged by
+adapter/          adapter.safetensors and adapter.json
+base/             the base model, where it is small; else settings.yaml has its name, adapter.json its hash
+settings.yaml     model and face settings, the dials it was judged with, serving limits
+evaluation.json   the record it was judged by; training.json the one of its training
 MODEL_CARD.md
 """
 
@@ -43,6 +43,7 @@ class Package:
         base: Folder or hub id of the base model.
         face: Values of the face config.
         model: Values of the model config, its `base` as above.
+        dials: The model's own dials: those that it was judged with.
         limits: Limits of the served model.
     """
 
@@ -51,6 +52,7 @@ class Package:
     base: str
     face: dict[str, Any]
     model: dict[str, Any]
+    dials: dict[str, Any]
     limits: ServingLimits
 
 
@@ -74,6 +76,7 @@ def write_package(
     face: "FaceConfig",
     checkpoint: Checkpoint,
     report: EvaluationReport,
+    dials: dict[str, Any],
     model_card: str,
 ) -> Path:
     """Writes the package into a new folder and returns it.
@@ -96,6 +99,7 @@ def write_package(
         "base_inside": inside,
         "model": model.model_dump(mode="json") | {"base": base},
         "face": face.model_dump(mode="json"),
+        "dials": dials,
         "limits": config.limits.model_dump(mode="json"),
     }
     write_text_atomic(folder / "settings.yaml", yaml.safe_dump(settings, sort_keys=False))
@@ -141,5 +145,6 @@ def read_package(folder: Path) -> Package:
         base=base,
         face=settings["face"],
         model=settings["model"] | {"base": base},
+        dials=settings["dials"],
         limits=ServingLimits.parse(settings["limits"], source="settings.yaml"),
     )

@@ -1,7 +1,6 @@
 """A package becomes a version: logged to MLflow as a pyfunc (models from code), then registered."""
 
 import shutil
-import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,8 +22,7 @@ def publish(store: Store, package: Path, checkpoint: Checkpoint, tags: dict[str,
             if checkpoint.mlflow_run_id
             else {"experiment_id": store.experiment_id(), "run_name": f"promote-{checkpoint.run_name}"}
         )
-        with mlflow.start_run(**run), warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # about `list[Any]`, see served.py
+        with mlflow.start_run(**run):
             logged = mlflow.pyfunc.log_model(
                 name=store.name,
                 python_model=str(Path(__file__).with_name("serve_script.py")),

@@ -23,13 +23,13 @@ SEED_LIMIT = 2**32
 
 
 class RequestDials(BaseModel):
-    """The dials of a request; what is left out keeps the model's own value."""
+    """The dials of a request; None keeps the model's own value."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
-    gamma: float = Field(default=1.0, ge=0, le=4)
-    sigma: float = Field(default=1.0, ge=0, le=4)
-    alpha: float = Field(default=1.0, ge=0, le=4)
+    gamma: float | None = Field(default=None, ge=0, le=4)
+    sigma: float | None = Field(default=None, ge=0, le=4)
+    alpha: float | None = Field(default=None, ge=0, le=4)
     m: int | None = Field(default=None, ge=1)
     guidance_scale: float | None = Field(default=None, ge=1, le=30)
     num_inference_steps: int | None = Field(default=None, ge=1)
@@ -40,6 +40,7 @@ class Request(BaseModel):
 
     Attributes:
         photo: The photo's file (JPEG, PNG or WebP) as standard base64.
+        consent: What the person in the photo agreed to, in words; a request without it is refused.
         prompt: What to show; S* is the person.
         negative_prompt: What not to show.
         seed: Seed of the first picture; the next ones count up.
@@ -50,6 +51,7 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
     photo: str
+    consent: str = Field(min_length=1, max_length=500)
     prompt: str
     negative_prompt: str = ""
     seed: int = Field(default=0, ge=0, lt=SEED_LIMIT)
@@ -102,8 +104,9 @@ def parse_request(value: Any, limits: ServingLimits) -> Request:
     ):
         if found > most:
             raise ValueError(f"{name}: {found} is above the limit of {most}")
-    if not request.prompt.strip():
-        raise ValueError("prompt: is empty")
+    for name in ("prompt", "consent"):
+        if not getattr(request, name).strip():
+            raise ValueError(f"{name}: is empty")
     return request
 
 

@@ -22,6 +22,7 @@ class ResolvedModel:
         base: Folder or hub id of the base model.
         model: Values of the model config, `base` as above.
         face: Values of the face config.
+        dials: Values of the dials that the model was judged with.
         folder: The package's folder, with the model card.
     """
 
@@ -33,6 +34,7 @@ class ResolvedModel:
     base: str
     model: dict[str, Any]
     face: dict[str, Any]
+    dials: dict[str, Any]
     folder: Path
 
 
@@ -64,6 +66,7 @@ def resolve(tracking: TrackingConfig, model_name: str, alias_or_version: str = "
         base=package.base,
         model=package.model,
         face=package.face,
+        dials=package.dials,
         folder=folder,
     )
 

@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from components.core import (
     Checkpoint,
@@ -74,7 +74,8 @@ def promote(
         ValueError: The adapter's files are missing.
     """
     store = Store(tracking, config.model_name)
-    measured = measured_on(report)
+    facts = json.loads(Path(report.report_json).read_text(encoding="utf-8"))
+    measured = measured_on(facts)
     decision = decide(
         report,
         checkpoint,
@@ -93,15 +94,23 @@ def promote(
     if number is None:
         card = write_model_card(config.model_name, model.base, checkpoint, report, manifest, decision)
         with _workshop(folder) as place:
-            package = write_package(place / "package", config, model, face, checkpoint, report, card)
+            package = write_package(
+                place / "package",
+                config,
+                model,
+                face,
+                checkpoint,
+                report,
+                facts["config"].get("dials", {}),
+                card,
+            )
             number = publish(store, package, checkpoint, {FINGERPRINT_TAG: mark})
     tell(store, config, number, decision, report, measured)
     return _record(config, report, decision, number)
 
 
-def measured_on(report: EvaluationReport) -> str:
-    """Returns the identity of the people, photos, judges and settings that an evaluation was made with."""
-    facts = json.loads(Path(report.report_json).read_text(encoding="utf-8"))
+def measured_on(facts: dict[str, Any]) -> str:
+    """Returns the identity of the photos, judges and settings of an evaluation, from its `report.json`."""
     settings = {name: facts["config"].get(name) for name in MEASURED_SETTINGS}
     references = sorted({row["reference"] for row in facts["pictures"]})
     return fingerprint(settings, references, facts.get("judge_marks", {}))

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,7 +21,8 @@ MISSING = "RESOURCE_DOES_NOT_EXIST"
 
 
 def quiet_mlflow() -> None:
-    """Keeps MLflow from calling home and from drawing bars for local copies; before its first import."""
+    """Keeps MLflow from calling home, drawing bars for local copies, and warning of its own types."""
+    warnings.filterwarnings("ignore", message=r".*Any type hint is inferred as AnyType", category=UserWarning)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -140,14 +142,21 @@ def _location(tracking: TrackingConfig) -> str | None:
 
 @contextmanager
 def pointed_at(tracking: TrackingConfig) -> Iterator[Any]:
-    """Points MLflow's global functions at the store for the block, and back afterwards."""
+    """Points MLflow's global functions at the store for the block, and back afterwards.
+
+    MLflow keeps both addresses in variables of the environment too, where child processes find them.
+    """
     import mlflow
 
-    before, registry_before = mlflow.get_tracking_uri(), mlflow.get_registry_uri()
+    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     mlflow.set_tracking_uri(tracking.uri)
     mlflow.set_registry_uri(tracking.uri)
     try:
         yield mlflow
     finally:
-        mlflow.set_tracking_uri(before)
-        mlflow.set_registry_uri(registry_before)
+        mlflow.set_tracking_uri(before["MLFLOW_TRACKING_URI"])  # type: ignore[arg-type]
+        mlflow.set_registry_uri(before["MLFLOW_REGISTRY_URI"])  # type: ignore[arg-type]
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value

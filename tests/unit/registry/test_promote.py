@@ -4,6 +4,7 @@ Most tests leave MLflow's packaging out, which takes seconds; the one that does 
 """
 
 import json
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -16,7 +17,7 @@ from components.registry import RegistryConfig, promote, resolve, stage
 from components.registry.package import read_package
 from components.registry.publish import publish
 from components.registry.resolved import split_uri
-from components.registry.store import Store
+from components.registry.store import Store, pointed_at
 
 
 class Settings(StrictConfig):
@@ -190,12 +191,20 @@ def test_a_package_of_a_newer_schema_is_refused(tmp_path):
         read_package(tmp_path)
 
 
-def test_mlflow_is_pointed_back_to_where_it_was(run, report, checkpoint):
+@pytest.mark.parametrize("before", [None, "sqlite:///elsewhere.db"])
+def test_mlflow_is_pointed_back_to_where_it_was(tracking, monkeypatch, before):
     import mlflow
 
-    before = mlflow.get_tracking_uri()
-    run(report(), checkpoint())
-    assert mlflow.get_tracking_uri() == before
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI"):
+        monkeypatch.setenv(name, "x")
+        monkeypatch.delenv(name)
+        if before:
+            monkeypatch.setenv(name, before)
+    with pointed_at(tracking):
+        assert mlflow.get_tracking_uri() == mlflow.get_registry_uri() == tracking.uri
+    assert os.environ.get("MLFLOW_TRACKING_URI") == before
+    assert os.environ.get("MLFLOW_REGISTRY_URI") == before
+    assert tracking.uri not in (mlflow.get_tracking_uri(), mlflow.get_registry_uri())
 
 
 def test_what_is_logged_has_no_machine_path_in_its_settings(run, report, checkpoint, tracking, tmp_path):

@@ -21,12 +21,12 @@ def photo(kind="PNG", size=(8, 6), exif=None) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-GOOD = {"photo": "QUJD", "prompt": "a photo of S*"}
+GOOD = {"photo": "QUJD", "consent": "own photo", "prompt": "a photo of S*"}
 
 
 def test_a_minimal_request_gets_the_defaults():
     request = parse_request(GOOD, LIMITS)
-    assert (request.seeds, request.dials.gamma, request.negative_prompt) == ([0], 1.0, "")
+    assert (request.seeds, request.dials.gamma, request.negative_prompt) == ([0], None, "")
 
 
 def test_seeds_count_up():
@@ -40,6 +40,9 @@ def test_seeds_count_up():
         ({"dials": {"beta": 1}}, "dials.'beta': unknown field"),
         ({"prompt": 7}, "prompt: Input should be a valid string"),
         ({"prompt": " \n"}, "prompt: is empty"),
+        ({"consent": ""}, "consent"),
+        ({"consent": "  "}, "consent: is empty"),
+        ({"consent": True}, "consent"),
         ({"prompt": "x" * 1001}, "characters of prompt: 1001 is above"),
         ({"seed": -1}, "seed"),
         ({"seed": True}, "seed"),
@@ -64,7 +67,7 @@ def test_each_fault_is_one_line_that_names_the_field(changed, complaint):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("missing", ["photo", "prompt"])
+@pytest.mark.parametrize("missing", ["photo", "consent", "prompt"])
 def test_what_is_needed_is_asked_for(missing):
     with pytest.raises(ValueError, match=f"{missing}: Field required"):
         parse_request({key: value for key, value in GOOD.items() if key != missing}, LIMITS)
@@ -148,7 +151,8 @@ json_like = st.recursive(
     max_leaves=8,
 )
 fields = st.dictionaries(
-    st.sampled_from(["photo", "prompt", "negative_prompt", "seed", "pictures", "dials", "x"]), json_like
+    st.sampled_from(["photo", "consent", "prompt", "negative_prompt", "seed", "pictures", "dials", "x"]),
+    json_like,
 )
 
 

@@ -6,10 +6,9 @@ import time
 import numpy as np
 import pytest
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from components.registry.config import ServingLimits
-from components.registry.served import Service, ServiceError, encode_png, registered_version
+from components.registry.served import Service, ServiceError, one_line, registered_as
 
 PICTURE = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
 
@@ -17,7 +16,11 @@ PICTURE = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
 def sent(**changed):
     buffer = io.BytesIO()
     PICTURE.save(buffer, format="PNG")
-    return {"photo": base64.b64encode(buffer.getvalue()).decode(), "prompt": "a photo of S*"} | changed
+    return {
+        "photo": base64.b64encode(buffer.getvalue()).decode(),
+        "consent": "own",
+        "prompt": "a photo of S*",
+    } | changed
 
 
 def service(engine):
@@ -54,6 +57,14 @@ def test_a_photo_that_the_engine_cannot_use_is_the_callers_fault():
     with pytest.raises(ServiceError, match="request 0: no face in the photo") as caught:
         service(no_face).answer([sent()])
     assert caught.value.get_http_status_code() == 400
+
+
+def test_a_long_reason_keeps_its_beginning_and_its_end():
+    text = one_line("prompt '" + "word " * 500 + "' is 372 tokens too long")
+    assert len(text) <= 300
+    assert text.startswith("prompt 'word")
+    assert text.endswith("is 372 tokens too long")
+    assert one_line("a\n b") == "a b"
 
 
 def test_our_own_fault_is_a_500_with_an_id_that_the_log_knows(caplog):
@@ -95,18 +106,20 @@ def test_two_threads_never_use_the_engine_at_once():
     assert most == [1]
 
 
-def test_text_that_a_picture_carries_goes_along():
-    buffer, chunks = io.BytesIO(), PngInfo()
-    chunks.add_itxt("photoverse", "AI-generated, größte")
-    PICTURE.save(buffer, format="PNG", pnginfo=chunks)
-    picture = Image.open(io.BytesIO(buffer.getvalue()))
-    back = Image.open(io.BytesIO(base64.b64decode(encode_png(picture))))
-    assert back.text["photoverse"] == "AI-generated, größte"
+def test_the_recipe_that_a_picture_carries_goes_along():
+    def draw(photo_uint8, request):
+        picture = PICTURE.copy()
+        picture.info["photoverse"] = "AI-generated, größte"
+        return [picture]
+
+    (answer,) = service(draw).answer([sent()])
+    back = Image.open(io.BytesIO(base64.b64decode(answer["pictures"][0])))
+    assert back.info["photoverse"] == "AI-generated, größte"
 
 
 def test_the_version_is_read_where_mlflow_leaves_it(tmp_path):
     package = tmp_path / "model" / "artifacts" / "package"
     package.mkdir(parents=True)
-    assert registered_version(package) == "unregistered"
+    assert registered_as(package) == ("unregistered", "unregistered")
     (tmp_path / "model" / "registered_model_meta").write_text("model_name: photoverse\nmodel_version: '12'\n")
-    assert registered_version(package) == "12"
+    assert registered_as(package) == ("12", "models:/photoverse/12")

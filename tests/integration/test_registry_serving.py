@@ -1,0 +1,236 @@
+"""From an adapter on a tiny base to a served model: register, resolve, load here, serve in a process."""
+
+import base64
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from components.core import (
+    Checkpoint,
+    EvaluationReport,
+    IdentityFigures,
+    RuntimeConfig,
+    ShardManifest,
+    TrackingConfig,
+)
+from components.face import FaceConfig
+from components.inference import Dials, Personalizer
+from components.model import ModelConfig, PhotoVerseAdapter, load_base, save_adapter
+from components.portraits.world import portrait
+from components.registry import GateThresholds, RegistryConfig, promote, resolve
+from components.registry.store import pointed_at
+from tests.factories import tiny_base
+
+DIALS = {"num_inference_steps": 2, "guidance_scale": 2.0}
+
+
+@pytest.fixture(scope="module")
+def champion(tmp_path_factory):
+    """(TrackingConfig, Promotion) of an untrained adapter that a lenient gate let through."""
+    import torch
+
+    folder = tmp_path_factory.mktemp("champion")
+    model = ModelConfig(base=str(tiny_base(folder / "base")), feature_layers=(1, 3))
+    torch.manual_seed(0)
+    base = load_base(model)
+    adapter = PhotoVerseAdapter.create(base.unet, base.text_encoder, base.image_encoder, model)
+    save_adapter(adapter, folder / "adapter.safetensors")
+    (folder / "report.json").write_text(json.dumps({"config": {"dials": DIALS}, "pictures": []}))
+    figures = IdentityFigures(
+        generated=0.5,
+        generated_interval=(0.4, 0.6),
+        floor=0.0,
+        base_alone=0.0,
+        ceiling=0.9,
+        retrieval_top1=1,
+    )
+    tracking = TrackingConfig(
+        uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_location=str(folder / "artifacts")
+    )
+    promotion = promote(
+        config=RegistryConfig(thresholds=GateThresholds(minimum_people=2)),
+        model=model,
+        face=FaceConfig(),
+        runtime=RuntimeConfig(),
+        tracking=tracking,
+        report=EvaluationReport(
+            count_out=2,
+            people=2,
+            report_json=str(folder / "report.json"),
+            report_html=str(folder / "report.html"),
+            identity=figures,
+        ),
+        checkpoint=Checkpoint(
+            run_name="tiny",
+            folder=str(folder),
+            adapter=str(folder / "adapter.safetensors"),
+            step=0,
+            reference_gain=0.1,
+            reference_gain_interval=(0.05, 0.15),
+        ),
+        manifest=ShardManifest(
+            folder=str(folder),
+            shards=(),
+            samples={"train": 2},
+            rejects=0,
+            rejects_file="rejects.parquet",
+            feature_shape=(2, 2, 32),
+            latent_shape=(8, 16, 16),
+        ),
+    )
+    return tracking, promotion
+
+
+@pytest.fixture(scope="module")
+def photo_uint8() -> np.ndarray:
+    return portrait(800_000, 0, 128).image_uint8
+
+
+def request_of(photo_uint8: np.ndarray, **changed) -> dict:
+    buffer = io.BytesIO()
+    Image.fromarray(photo_uint8).save(buffer, format="PNG")
+    photo = base64.b64encode(buffer.getvalue()).decode()
+    return {"photo": photo, "consent": "a drawn person", "prompt": "a photo of S*", "seed": 3} | changed
+
+
+def pixels(picture: str) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))).astype(int)
+
+
+@pytest.fixture(scope="module")
+def in_python(champion, photo_uint8) -> np.ndarray:
+    """The picture that the same call makes without any registry or server."""
+    model = resolve(champion[0], "photoverse", "champion")
+    personalizer = Personalizer.load(
+        model.adapter, ModelConfig.model_validate(model.model), FaceConfig.model_validate(model.face)
+    )
+    card = personalizer.card(photo_uint8)
+    (picture,) = personalizer.generate([card], ["a photo of S*"], [3], Dials.model_validate(model.dials))
+    return np.asarray(picture).astype(int)
+
+
+def test_the_champion_is_whole_and_needs_nothing_outside_its_version(champion):
+    tracking, promotion = champion
+    assert (promotion.decision, promotion.version) == ("promoted", "1")
+    model = resolve(tracking, "photoverse", "champion")
+    assert model.model_uri == promotion.model_uri == "models:/photoverse/1"
+    assert Path(model.base).is_relative_to(model.folder)
+    assert model.dials == DIALS
+
+
+def test_the_loaded_model_draws_the_same_picture_as_python(champion, photo_uint8, in_python):
+    with pointed_at(champion[0]) as mlflow:
+        loaded = mlflow.pyfunc.load_model("models:/photoverse@champion")
+    (answer,) = loaded.predict([request_of(photo_uint8, pictures=2)])
+    assert answer["seeds"] == [3, 4]
+    assert answer["model_version"] == "1"
+    assert np.abs(pixels(answer["pictures"][0]) - in_python).max() <= 1
+    recipe = json.loads(Image.open(io.BytesIO(base64.b64decode(answer["pictures"][0]))).info["photoverse"])
+    assert recipe["ai_generated"] is True
+    assert recipe["seed"] == 3
+    assert recipe["model"] == "models:/photoverse/1"
+    for fault, words in (
+        (request_of(np.zeros((64, 64, 3), np.uint8)), "no face"),
+        (request_of(photo_uint8, prompt="S* " + "word " * 100), "token"),
+        (request_of(photo_uint8, dials={"m": 9}), "m = 9"),
+    ):
+        with pytest.raises(Exception, match=words) as caught:
+            loaded.predict([fault])
+        assert caught.value.get_http_status_code() == 400
+
+
+@pytest.fixture(scope="module")
+def server(champion, tmp_path_factory):
+    """Address of `mlflow models serve` on a free port, started as a user would, stopped with its children."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    binaries = Path(sys.executable).parent
+    log = tmp_path_factory.mktemp("serve") / "server.log"
+    environment = os.environ | {
+        "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+        "MLFLOW_TRACKING_URI": champion[0].uri,
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    environment.pop("PYTHONPATH", None)
+    command = [str(binaries / "mlflow"), "models", "serve", "-m", "models:/photoverse@champion"]
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            [*command, "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)],
+            env=environment,
+            cwd=log.parent,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        wait_until_up(f"http://127.0.0.1:{port}/ping", process, log)
+        yield f"http://127.0.0.1:{port}/invocations"
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
+            os.killpg(process.pid, signal.SIGTERM)
+        process.wait(30)
+
+
+def wait_until_up(address: str, process: subprocess.Popen, log: Path, timeout_s: float = 240) -> None:
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end and process.poll() is None:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError(f"the server did not come up:\n{log.read_text()[-3000:]}")
+
+
+def post(address: str, body: bytes) -> tuple[int, dict]:
+    call = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    try:
+        with urllib.request.urlopen(call, timeout=120) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)
+
+
+def test_the_server_draws_the_same_picture_as_python(server, photo_uint8, in_python):
+    status, answer = post(server, json.dumps({"inputs": [request_of(photo_uint8)]}).encode())
+    assert status == 200
+    assert answer["predictions"][0]["model_version"] == "1"
+    assert np.abs(pixels(answer["predictions"][0]["pictures"][0]) - in_python).max() <= 1
+
+
+def test_the_server_says_each_fault_in_one_line_without_the_photo(server, photo_uint8):
+    good = request_of(photo_uint8)
+    for changed, words in (
+        ({"colour": "red"}, "'colour': unknown field"),
+        ({"photo": good["photo"][:-5] + "!"}, "not valid base64"),
+        ({"photo": base64.b64encode(b"GIF89a").decode()}, "no picture file"),
+        ({"seed": "3"}, "seed"),
+        ({"dials": {"gamma": 99}}, "dials.gamma"),
+        ({"consent": ""}, "consent"),
+    ):
+        status, answer = post(server, json.dumps({"inputs": [good | changed]}).encode())
+        assert status == 400, changed.keys()
+        assert words in answer["message"]
+        assert "\n" not in answer["message"]
+        assert len(answer["message"]) < 300
+        assert good["photo"][:40] not in json.dumps(answer)
+        assert "Traceback" not in json.dumps(answer)
+
+
+def test_the_server_refuses_what_is_no_call(server):
+    for body in (b"junk", b"[]", b"{}", b'{"inputs": 3}', b'{"dataframe_records": [{"photo": "QUJD"}]}'):
+        assert post(server, body)[0] == 400
