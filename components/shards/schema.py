@@ -8,6 +8,7 @@ import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -175,9 +176,32 @@ def _to_bytes(name: str, array: np.ndarray) -> bytes:
 def _from_bytes(name: str, data: bytes) -> Any:
     if name.endswith(".json"):
         return json.loads(data)
-    if name.endswith(".npy"):
-        return np.load(io.BytesIO(data), allow_pickle=False)
-    from PIL import Image
+    return _read_npy(data) if name.endswith(".npy") else _read_png(data)
 
-    with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
-        return np.array(image)
+
+def _read_png(data: bytes) -> np.ndarray:
+    """Returns uint8 (H, W, 3) RGB or (H, W)."""
+    import cv2
+
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if picture is None:
+        raise ValueError("no readable PNG")
+    return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB) if picture.ndim == 3 else picture
+
+
+def _read_npy(data: bytes) -> np.ndarray:
+    """Reads an array; the header, the same in every sample, is parsed once: it takes most of the time."""
+    start = 10 + int.from_bytes(data[8:10], "little")
+    dtype, shape = _npy_header(data[:start])
+    return np.frombuffer(data, dtype, offset=start).reshape(shape).copy()
+
+
+@lru_cache(maxsize=256)
+def _npy_header(header: bytes) -> tuple[np.dtype, tuple[int, ...]]:
+    file = io.BytesIO(header)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("not an .npy file of version 1.0")
+    shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+    if fortran_order or dtype.hasobject:
+        raise ValueError(f"an .npy of {dtype} in {'Fortran' if fortran_order else 'C'} order is never read")
+    return dtype, shape
