@@ -56,8 +56,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[ShardManifest, C
     return finish(folder / "out", journal, spec, 0.0), raw
 
 
-# Streaming is bound by Python's tarfile, about 0.15 ms a file: with a real base, whose raw work is a hundred times as
-# long, that hardly counts; this smallest base shows it.
+# Streaming is bound by Python's tarfile, about 0.15 ms a file. With a real base, whose raw work is a hundred
+# times as long, that hardly counts; this smallest base shows it.
 @pytest.mark.parametrize(
     ("name", "limit", "at_least"), [("reader_over_raw", 2**30, 20), ("reader_stream_over_raw", 0, 4)]
 )

@@ -67,6 +67,23 @@ def test_a_scene_without_people_gives_no_face(detector) -> None:
     assert detector(np.zeros((1, 1, 3), np.uint8)) == []
 
 
+def test_faces_of_25_pixels_are_kept_and_other_things_are_not(detector) -> None:
+    pictures = (skimage.data.lfw_subset()[::3] * 255).astype(np.uint8)  # 100 faces, then 100 other patches
+    found = [len(detector(np.repeat(picture[..., None], 3, axis=2))) for picture in pictures]
+    assert found[:34] == [1] * 34
+    assert found[34:] == [0] * 33
+
+
+def test_drawn_people_are_found_where_they_were_drawn(detector) -> None:
+    from components.portraits.world import portrait
+
+    for person in range(12):
+        drawn = portrait(person, 0, 128)
+        (face,) = detector(drawn.image_uint8)
+        off = np.linalg.norm(face.landmarks_xy - drawn.landmarks_xy, axis=1)
+        assert off.mean() < 5, f"person {person}: {off}"
+
+
 def test_detection_prints_nothing(capfd) -> None:
     load_detector(FaceConfig())(np.zeros((64, 64, 3), np.uint8))
     assert capfd.readouterr().out == ""
