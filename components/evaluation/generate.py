@@ -104,4 +104,8 @@ def make_missing(shots: Sequence[Shot], generator: Generator, batch_size: int) -
 
 def load_pictures(shots: Sequence[Shot]) -> list[NDArray[np.uint8]]:
     """Reads the pictures back, (H, W, 3) RGB each: what is judged is what lies on disk."""
-    return [np.asarray(Image.open(shot.path).convert("RGB")) for shot in shots]
+    pictures = []
+    for shot in shots:
+        with Image.open(shot.path) as image:
+            pictures.append(np.asarray(image.convert("RGB")))
+    return pictures

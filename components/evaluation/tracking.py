@@ -13,26 +13,28 @@ logger = logging.getLogger(__name__)
 def figure_metrics(tables: Sequence[JudgeFigures]) -> dict[str, float]:
     """Returns metric names and values, e.g. `evaluate.identity.group.north.generated`.
 
-    Names keep to the characters that every MLflow store takes.
+    Of groups and genders only the generated similarity is logged; the report has the rest. Names keep to the
+    characters that every MLflow store takes.
     """
-    named = {}
+    named: dict[str, float] = {}
     for table in tables:
-        for row_name, row in table.rows.items():
-            place = "" if row_name == "all" else row_name.replace(": ", ".") + "."
-            for column, value in row.items():
-                if value.mean is None or (place and column != "generated"):
-                    continue
-                named[f"evaluate.{table.judge}.{place}{column}"] = value.mean
-                if column == "generated" and value.interval is not None and not place:
-                    (
-                        named[f"evaluate.{table.judge}.generated_low"],
-                        named[f"evaluate.{table.judge}.generated_high"],
-                    ) = value.interval
-        named[f"evaluate.{table.judge}.largest_gap"] = table.largest_gap
-    return {
-        "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in k): v
-        for k, v in named.items()
-    }
+        prefix = f"evaluate.{table.judge}"
+        everyone = table.rows["all"]
+        named |= {
+            f"{prefix}.{column}": value.mean for column, value in everyone.items() if value.mean is not None
+        }
+        if everyone["generated"].interval is not None:
+            low, high = everyone["generated"].interval
+            named |= {f"{prefix}.generated_low": low, f"{prefix}.generated_high": high}
+        for name, row in table.rows.items():
+            if name != "all" and row["generated"].mean is not None:
+                named[f"{prefix}.{name.replace(': ', '.')}.generated"] = row["generated"].mean
+        named[f"{prefix}.largest_gap"] = table.largest_gap
+    return {_plain(name): value for name, value in named.items()}
+
+
+def _plain(name: str) -> str:
+    return "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "_" for c in name)
 
 
 def log_to_run(

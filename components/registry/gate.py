@@ -70,7 +70,7 @@ def decide(
         checks += _quality_checks(candidate, checkpoint, thresholds)
         checks += _champion_checks(candidate.identity, champion, thresholds, measured_on)
     failed = [check for check in checks if not check.passed]
-    reasons = (*(f"FAIL {c.reason}" for c in failed), *(f"ok   {c.reason}" for c in checks if c.passed))
+    reasons = (*(f"failed: {c.reason}" for c in failed), *(f"passed: {c.reason}" for c in checks if c.passed))
     if any(check.fatal for check in failed):
         return Decision("refused", reasons, len(failed))
     return Decision("registered" if failed else "promoted", reasons, len(failed))

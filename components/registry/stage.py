@@ -93,7 +93,7 @@ def promote(
     number = str(found.version) if found else None
     if number is None:
         card = write_model_card(config.model_name, model.base, checkpoint, report, manifest, decision)
-        with _workshop(folder) as place:
+        with _Workshop(folder) as place:
             package = write_package(
                 place / "package",
                 config,
@@ -160,7 +160,7 @@ def tell(
             store.set_alias(config.challenger_alias, number)
 
 
-class _workshop:
+class _Workshop:
     """The folder where a package is put together; what was made there goes when the block ends."""
 
     def __init__(self, folder: Path | None) -> None:

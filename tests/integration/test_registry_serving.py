@@ -26,12 +26,14 @@ from components.core import (
     ShardManifest,
     TrackingConfig,
 )
+from components.evaluation.scores import Figure, JudgeFigures
+from components.evaluation.tracking import log_to_run
 from components.face import FaceConfig
 from components.inference import Dials, Personalizer
 from components.model import ModelConfig, PhotoVerseAdapter, load_base, save_adapter
 from components.portraits.world import portrait
 from components.registry import GateThresholds, RegistryConfig, promote, resolve
-from components.registry.store import pointed_at
+from components.registry.store import Store, pointed_at
 from tests.factories import tiny_base
 
 DIALS = {"num_inference_steps": 2, "guidance_scale": 2.0}
@@ -60,6 +62,8 @@ def champion(tmp_path_factory):
     tracking = TrackingConfig(
         uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_location=str(folder / "artifacts")
     )
+    client = Store(tracking, "photoverse").client
+    run_id = client.create_run(client.create_experiment("test", (folder / "artifacts").as_uri())).info.run_id
     promotion = promote(
         config=RegistryConfig(thresholds=GateThresholds(minimum_people=2)),
         model=model,
@@ -80,6 +84,7 @@ def champion(tmp_path_factory):
             step=0,
             reference_gain=0.1,
             reference_gain_interval=(0.05, 0.15),
+            mlflow_run_id=run_id,
         ),
         manifest=ShardManifest(
             folder=str(folder),
@@ -129,6 +134,30 @@ def test_the_champion_is_whole_and_needs_nothing_outside_its_version(champion):
     assert model.model_uri == promotion.model_uri == "models:/photoverse/1"
     assert Path(model.base).is_relative_to(model.folder)
     assert model.dials == DIALS
+
+
+def test_the_version_belongs_to_the_run_that_trained_it_and_the_run_gets_the_figures(champion, tmp_path):
+    tracking, promotion = champion
+    store = Store(tracking, "photoverse")
+    run_id = store.version("champion").run_id
+    assert run_id
+    row = {
+        column: Figure(mean=0.5, interval=(0.25, 0.75), people=3)
+        for column in ("generated", "floor", "base_alone", "ceiling", "retrieval_top1", "found")
+    }
+    table = JudgeFigures(
+        judge="identity", rows={"all": row, "group: Søør": row}, largest_gap=0.0, ceiling_retrieval_top1=None
+    )
+    for name in ("report.json", "report.html", "faces.png"):
+        (tmp_path / name).write_text("x")
+    log_to_run(tracking, run_id, [table], tmp_path)
+    run = store.client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["evaluate.identity.generated"] == 0.5
+    assert run.data.metrics["evaluate.identity.generated_low"] == 0.25
+    assert run.data.metrics["evaluate.identity.group.S__r.generated"] == 0.5
+    found = {artifact.path for artifact in store.client.list_artifacts(run_id, "evaluation")}
+    assert found == {f"evaluation/{name}" for name in ("report.json", "report.html", "faces.png")}
 
 
 def test_the_loaded_model_draws_the_same_picture_as_python(champion, photo_uint8, in_python):

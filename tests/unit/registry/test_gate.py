@@ -15,7 +15,7 @@ def test_a_good_candidate_becomes_champion_and_each_reason_is_said(report, check
     decision = decide(report(), checkpoint(), None, THRESHOLDS)
     assert decision.decision == "promoted"
     assert decision.failed == 0
-    assert all(reason.startswith("ok ") for reason in decision.reasons)
+    assert all(reason.startswith("passed: ") for reason in decision.reasons)
     for word in (
         "reference gain",
         "floor",
@@ -43,7 +43,7 @@ def test_a_good_candidate_becomes_champion_and_each_reason_is_said(report, check
 def test_each_fault_alone_keeps_a_candidate_out(report, checkpoint, spoilt, word):
     decision = decide(report(**spoilt), checkpoint(), None, THRESHOLDS)
     assert decision.decision == "registered"
-    failed = [reason for reason in decision.reasons if reason.startswith("FAIL")]
+    failed = [reason for reason in decision.reasons if reason.startswith("failed: ")]
     assert failed == list(decision.reasons[: len(failed)])
     assert any(word in reason for reason in failed)
 

@@ -93,7 +93,7 @@ def test_a_worse_candidate_is_kept_as_challenger_and_says_why(run, report, check
     run(report(), checkpoint())
     worse = run(report(generated=0.4, generated_interval=(0.35, 0.45)), checkpoint("other", b"other"))
     assert (worse.decision, worse.version) == ("registered", "2")
-    assert worse.reasons[0].startswith("FAIL generated similarity 0.4000 is less than 0.4800")
+    assert worse.reasons[0].startswith("failed: generated similarity 0.4000 is less than 0.4800")
     assert run.store.version("champion").version == 1
     assert run.store.version("challenger").version == 2
     assert "champion version 1" in run.store.version("2").tags["photoverse.reasons"]
