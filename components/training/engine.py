@@ -101,6 +101,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) 
         betas=config.betas,
         eps=config.epsilon,
         weight_decay=config.weight_decay,
+        fused=True,
     )
 
 

@@ -84,7 +84,7 @@ def launch(job: Job) -> dict[str, Any]:
             storage_path=str(job.folder / CHECKPOINTS_FOLDER),
             checkpoint_config=CheckpointConfig(num_to_keep=job.config.keep_checkpoints),
             failure_config=FailureConfig(max_failures=job.config.max_failures),
-            logging_config=LoggingConfig(log_level="WARNING"),
+            logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
         ),
     )
     with ShownProgress(job):

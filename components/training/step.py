@@ -103,6 +103,11 @@ class Objective:
             return torch.zeros((), device=prediction.device)
         x0 = estimate_x0(self.noise_scheduler, prediction[rows], noisy_latents[rows], batch.timesteps[rows])
         embedding = self.face(x0, batch.landmarks_xy)
+        if embedding.shape != batch.identity.shape:
+            raise ValueError(
+                f"the shards' identities are {batch.identity.shape[1]} wide, the identity network gives "
+                f"{embedding.shape[1]}: the shards were prepared with another network"
+            )
         return face_loss(batch.identity, embedding).sum() * batch.face_share
 
 

@@ -91,6 +91,6 @@ def run(process_group):
 
 @pytest.fixture(scope="session")
 def finished(make_job_in, run, tmp_path_factory):
-    """A run of six steps with the default settings of these tests: (job, worker, checkpoints). Read it only."""
+    """A run of six steps with these tests' defaults: (job, worker, checkpoints). Read it only."""
     job = make_job_in(tmp_path_factory.mktemp("finished") / "run")
     return job, *run(job)

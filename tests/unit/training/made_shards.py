@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from components.core import ShardManifest
-from components.face import ARCFACE_TEMPLATE_XY
+from components.face import ARCFACE_TEMPLATE_XY, FaceConfig, IdentityEncoder, identity_onnx_path
 from components.shards import ShardWriter, encode
 
 SPLITS = {"train": 12, "heldout": 4}
@@ -22,16 +22,19 @@ def made_shards(
     extractor = load_extractor(ModelConfig(base=str(base)))
     side = extractor.size
     channels, latent_side = vae.config.latent_channels, side // 2 ** (len(vae.config.block_out_channels) - 1)
+    sizes = (
+        side,
+        channels,
+        latent_side,
+        extractor.shape,
+        IdentityEncoder(identity_onnx_path(FaceConfig(), base)).size,
+    )
     rng, shards, counts = np.random.default_rng(0), [], {}
     for split, people in (splits or SPLITS).items():
         with ShardWriter(folder, split, max_samples=16) as writer:
             for person in range(people):
                 for view in range(VIEWS):
-                    writer.write(
-                        encode(
-                            _sample(rng, split, person, view, side, channels, latent_side, extractor.shape)
-                        )
-                    )
+                    writer.write(encode(_sample(rng, split, person, view, *sizes)))
         shards += writer.shards
         counts[split] = people * VIEWS
     return ShardManifest(
@@ -45,12 +48,12 @@ def made_shards(
     )
 
 
-def _sample(rng, split, person, view, side, channels, latent_side, feature_shape):
+def _sample(rng, split, person, view, side, channels, latent_side, feature_shape, identity_size):
     own = np.random.default_rng([person, len(split)])
     colour = own.normal(size=(channels, 1, 1))
     mean = colour + 0.3 * rng.normal(size=(channels, latent_side, latent_side))
     features = own.normal(size=feature_shape) + 0.1 * rng.normal(size=feature_shape)
-    identity = own.normal(size=32)
+    identity = own.normal(size=identity_size)
     key = f"{len(split):04x}{person:02x}{view:02x}-0"
     landmarks = np.array(ARCFACE_TEMPLATE_XY) * side / 112
     return {

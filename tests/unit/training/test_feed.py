@@ -1,0 +1,121 @@
+"""The feed: the same samples and draws for any number of workers, resumable, no error lost in the thread."""
+
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from components.training.config import TrainConfig
+from components.training.feed import Feed, Prompts
+
+PROMPTS = Prompts(torch.tensor([1, 5, 6, 2]), torch.tensor([-1, 0, 1, -1]), torch.tensor([1, 2, 2, 2]))
+
+
+class Reader:
+    """Sample n of the stream is all n; a global batch is the next 8 of them."""
+
+    def __init__(self, rank=0, world_size=1, fail_at=None):
+        self.rank, self.share, self.fail_at = rank, 8 // world_size, fail_at
+
+    def batches(self, start_step):
+        step = start_step
+        while step != self.fail_at:
+            first = step * 8 + self.rank * self.share
+            numbers = np.arange(first, first + self.share)
+            yield {
+                "__key__": [str(n) for n in numbers],
+                "features.npy": np.broadcast_to(numbers[:, None, None, None], (self.share, 2, 3, 4)).astype(
+                    np.float16
+                ),
+                "latents.npy": np.broadcast_to(numbers[:, None, None, None], (self.share, 4, 2, 2)).astype(
+                    np.float16
+                ),
+                "identity.npy": np.broadcast_to(numbers[:, None], (self.share, 5)).astype(np.float32),
+                "meta.json": [{"target_landmarks_xy": np.full((5, 2), n).tolist()} for n in numbers],
+            }
+            step += 1
+        raise ValueError("shard train-000001.tar is damaged")
+
+
+def feed(reader, rank=0, world_size=1, **settings):
+    config = TrainConfig.parse(
+        {"global_batch_size": 8, "condition_dropout": 0.3, "face_loss": {"fraction": 0.5, "max_timestep": 1}}
+        | settings,
+        source="a test",
+    )
+    return Feed(
+        reader, config, seed=3, num_train_timesteps=100, prompts=PROMPTS, rank=rank, world_size=world_size
+    )
+
+
+def taken(feed, start, count):
+    steps = feed.steps(start)
+    inputs = [next(steps) for _ in range(count)]
+    steps.close()
+    return inputs
+
+
+def joined(inputs, name):
+    return torch.cat([getattr(micro, name) for step in inputs for micro in step.micro_batches])
+
+
+@pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 2}])
+def test_two_workers_see_together_what_one_sees(settings):
+    whole = taken(feed(Reader()), 4, 1)
+    parts = [taken(feed(Reader(rank, 2), rank, 2, **settings), 4, 1)[0] for rank in (0, 1)]
+    assert parts[0].keys + parts[1].keys == whole[0].keys
+    for field in fields(whole[0].micro_batches[0]):
+        if field.name in ("face_rows", "face_share"):
+            continue
+        assert torch.equal(joined(parts, field.name), joined(whole, field.name)), field.name
+    shares = {float(micro.face_share) for part in parts for micro in part.micro_batches}
+    assert shares == {float(whole[0].micro_batches[0].face_share)} == {0.25}
+
+
+def test_starting_later_gives_the_same_steps():
+    from_start, later = taken(feed(Reader()), 0, 5), taken(feed(Reader()), 3, 2)
+    assert [inputs.step for inputs in later] == [3, 4]
+    assert later[0].keys == from_start[3].keys
+    assert torch.equal(joined(later, "noise"), joined(from_start[3:], "noise"))
+
+
+def test_face_rows_carry_their_own_identity_and_landmarks():
+    (inputs,) = taken(feed(Reader()), 1, 1)
+    batch = inputs.micro_batches[0]
+    assert len(batch.face_rows) == 4
+    numbers = 8 + batch.face_rows
+    assert torch.equal(batch.identity[:, 0], numbers.float())
+    assert torch.equal(batch.landmarks_xy[:, 4, 1], numbers.float())
+
+
+def test_dropped_samples_get_the_empty_prompt():
+    batch = taken(feed(Reader()), 0, 1)[0].micro_batches[0]
+    dropped = batch.sigma == 0
+    dropped &= batch.gamma == 1
+    assert dropped.any()
+    assert torch.equal(batch.input_ids[dropped], PROMPTS.empty_ids.expand(int(dropped.sum()), -1))
+    assert (batch.word_positions[dropped] == -1).all()
+    assert torch.equal(batch.input_ids[~dropped][0], PROMPTS.input_ids)
+
+
+def test_noise_offset_is_constant_over_a_channel():
+    plain = taken(feed(Reader()), 0, 1)[0].micro_batches[0]
+    offset = taken(feed(Reader(), losses={"noise_offset": 0.5}), 0, 1)[0].micro_batches[0]
+    difference = offset.noise - plain.noise
+    torch.testing.assert_close(difference, difference[:, :, :1, :1].expand_as(difference), atol=1e-6, rtol=0)
+    assert difference.std() > 0.1
+
+
+def test_an_error_of_the_reader_reaches_the_training_thread():
+    steps = feed(Reader(fail_at=2)).steps(0)
+    next(steps), next(steps)
+    with pytest.raises(ValueError, match=r"train-000001\.tar is damaged"):
+        next(steps)
+
+
+def test_casting_keeps_landmarks_and_identity_exact():
+    batch = taken(feed(Reader()), 0, 1)[0].micro_batches[0].to(torch.device("cpu"), torch.bfloat16)
+    assert batch.noise.dtype == batch.features.dtype == torch.bfloat16
+    assert batch.landmarks_xy.dtype == batch.identity.dtype == torch.float32
+    assert batch.timesteps.dtype == torch.int64
