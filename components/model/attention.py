@@ -15,6 +15,8 @@ pipeline:
     Eq. 8) kv_cache       KeyValueCache, optional: keeps K and V over the denoising steps of one picture
 """
 
+import inspect
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -53,35 +55,43 @@ def eq3_dual_attention(
     """
     text = F.scaled_dot_product_attention(q_BHLd, text_k_BHNd, text_v_BHNd, attn_mask=text_bias)
     visual = F.scaled_dot_product_attention(q_BHLd, visual_k_BHNd, visual_v_BHNd, attn_mask=visual_bias)
-    return gamma * text + sigma * visual
+    return _times(gamma, text) + _times(sigma, visual)
+
+
+def _times(weight: Tensor | float, values: Tensor) -> Tensor:
+    """Weight x values, without the work where the weight is the number 1."""
+    return values if isinstance(weight, float) and weight == 1.0 else weight * values
 
 
 class KeyValueCache:
     """K and V of one picture's prompt and person, for they do not change over the denoising steps.
 
-    An entry holds for the very tensor it was made from, unchanged; make a new cache for each call of a
+    An entry holds for the very tensors it was made from, unchanged; make a new cache for each call of a
     pipeline, for the weights behind K and V may change between calls. Nothing is kept while gradients are
     recorded.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[Any, tuple[Tensor, int, tuple[Tensor, Tensor]]] = {}
+        self._kept: dict[Any, tuple[tuple[Tensor | None, ...], list[int], tuple[Tensor, Tensor]]] = {}
 
     def clear(self) -> None:
         """Forgets everything; call it when the weights behind K and V change within a picture."""
         self._kept.clear()
 
     def __call__(
-        self, key: Any, source: Tensor, make: Callable[[Tensor], tuple[Tensor, Tensor]]
+        self, key: Any, make: Callable[..., tuple[Tensor, Tensor]], *sources: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """Returns `make(source)`, or what it gave when it was called with this very tensor before."""
-        if torch.is_grad_enabled() or source.is_inference() or torch.compiler.is_compiling():
-            return make(source)
+        """Returns `make(*sources)`, or what it gave when it was called with these very tensors before."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return make(*sources)
+        if any(source is not None and source.is_inference() for source in sources):
+            return make(*sources)  # such tensors do not tell whether they were changed
+        versions = [source._version for source in sources if source is not None]
         kept = self._kept.get(key)
-        if kept is not None and kept[0] is source and kept[1] == source._version:
+        if kept is not None and kept[1] == versions and all(map(operator.is_, kept[0], sources)):
             return kept[2]
-        made = make(source)
-        self._kept[key] = (source, source._version, made)
+        made = make(*sources)
+        self._kept[key] = (sources, versions, made)
         return made
 
 
@@ -148,22 +158,51 @@ class DualAttnProcessor(nn.Module):
     def _attend(
         self, attn: Any, q: Tensor, context: Tensor, text_bias: Tensor | None, visual: VisualInputs
     ) -> Tensor:
+        """The two branches and their weighted sum, (B, H, L, d)."""
         visual.check(q.shape[0])
-        cache = visual.kv_cache or KeyValueCache()
-        text_k, text_v = cache((self, "text"), context, lambda source: _text_kv(attn, source))
-        gamma = 1.0 if visual.gamma is None else self._weight(visual.gamma, q)
-        if visual.visual_tokens is None:
-            text = F.scaled_dot_product_attention(q, text_k, text_v, attn_mask=text_bias)
-            return text if visual.gamma is None else gamma * text
-        k, v = cache(
-            (self, "visual"), visual.visual_tokens, lambda source: self._visual_kv(attn, source, q.dtype)
+        text_k, text_v, gamma = self._branch(
+            "text", lambda source: _text_kv(attn, source), context, visual.gamma, q, visual.kv_cache
         )
-        sigma = 1.0 if visual.sigma is None else self._weight(visual.sigma, q)
+        if visual.visual_tokens is None:
+            return _times(gamma, F.scaled_dot_product_attention(q, text_k, text_v, attn_mask=text_bias))
+        k, v, sigma = self._branch(
+            "visual",
+            lambda source: self._visual_kv(attn, source, q.dtype),
+            visual.visual_tokens,
+            visual.sigma,
+            q,
+            visual.kv_cache,
+        )
         mask = None if visual.visual_mask is None else visual.visual_mask[:, None, None]
         if visual.regions is None:
             return eq3_dual_attention(q, text_k, text_v, k, v, gamma, sigma, text_bias, mask)
-        text = gamma * F.scaled_dot_product_attention(q, text_k, text_v, attn_mask=text_bias)
-        return text + sigma * _attend_in_regions(q, k, v, mask, visual.regions)
+        text = _times(gamma, F.scaled_dot_product_attention(q, text_k, text_v, attn_mask=text_bias))
+        return text + _times(sigma, _attend_in_regions(q, k, v, mask, visual.regions))
+
+    def _branch(
+        self,
+        name: str,
+        make: Callable[[Tensor], tuple[Tensor, Tensor]],
+        source: Tensor,
+        weight: Tensor | float | None,
+        q: Tensor,
+        cache: KeyValueCache | None,
+    ) -> tuple[Tensor, Tensor, Tensor | float]:
+        """K and V of a branch, and the weight that is still to be applied.
+
+        With a cache, the weight goes into V once a picture instead of into Attn(Q, K, V) at each step:
+        attention is linear in V.
+        """
+        if cache is None:
+            return *make(source), self._weight(weight, q)
+        if not isinstance(weight, Tensor):
+            return *cache((self, name), lambda tokens, _: make(tokens), source, None), self._weight(weight, q)
+
+        def weighted(tokens: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+            k, v = make(tokens)
+            return k, self._weight(weight, q) * v
+
+        return *cache((self, name), weighted, source, weight), 1.0
 
     def _visual_kv(self, attn: Any, visual_tokens: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """K_S = W_k^S f, V_S = W_v^S f, split into heads, in the dtype of the queries."""
@@ -172,10 +211,12 @@ class DualAttnProcessor(nn.Module):
             dtype
         )
 
-    def _weight(self, weight: Tensor | float, q: Tensor) -> Tensor | float:
+    def _weight(self, weight: Tensor | float | None, q: Tensor) -> Tensor | float:
         """Gamma or sigma of this layer's level, shaped to broadcast with (B, H, L, d)."""
+        if weight is None:
+            return 1.0
         if not isinstance(weight, Tensor):
-            return weight
+            return float(weight)
         of_level = weight[:, min(self.level, weight.shape[1] - 1)] if weight.ndim == 2 else weight
         return of_level.to(q).view(-1, 1, 1, 1)
 
@@ -206,6 +247,12 @@ class DeafProcessor:
         """Calls the other processor; the last six arguments are ignored."""
         more = {} if temb is None else {"temb": temb}  # not every processor of diffusers takes one
         return self.processor(attn, hidden_states, encoder_hidden_states, attention_mask, **more)
+
+
+# diffusers asks for the signature at every call of every layer; building it anew each time costs more than
+# the rest of a processor does.
+for _processor in (DualAttnProcessor, DeafProcessor):
+    _processor.__call__.__signature__ = inspect.signature(_processor.__call__)  # type: ignore
 
 
 def _split_heads(tokens: Tensor, attn: Any) -> Tensor:

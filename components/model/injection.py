@@ -17,10 +17,20 @@ LORA_NAME = "photoverse"
 
 
 class Installation:
-    """What `install` did to a UNet, kept on it so that it can be checked, mended and undone."""
+    """What `install` did to a UNet, kept on it so that it can be checked, mended and undone.
 
-    def __init__(self, adapter: PhotoVerseAdapter, processors: dict[str, Any]) -> None:
-        self.adapter, self.processors, self.alpha = adapter, processors, 1.0
+    Attributes:
+        adapter: What was installed.
+        attention: The UNet's attention layers by name.
+        processors: Their processors before.
+        lora: The peft layers that hold our LoRA.
+        alpha: As set last.
+    """
+
+    def __init__(self, adapter: PhotoVerseAdapter, attention: dict[str, Any]) -> None:
+        self.adapter, self.attention, self.alpha = adapter, attention, 1.0
+        self.processors = {name: module.processor for name, module in attention.items()}
+        self.lora: list[Any] = []
 
 
 def installation(unet: Any) -> Installation | None:
@@ -40,28 +50,30 @@ def install(unet: Any, adapter: PhotoVerseAdapter) -> None:
         raise ValueError("this UNet has a PhotoVerse adapter already: uninstall it first")
     _check_fit(unet, adapter)
     adapter.to(device=unet.device)
-    processors = {name: module.processor for name, module in _attention_layers(unet).items()}
-    if any("IPAdapter" in type(processor).__name__ for processor in processors.values()):
+    installed = Installation(adapter, _attention_layers(unet))
+    if any("IPAdapter" in type(processor).__name__ for processor in installed.processors.values()):
         raise ValueError("this UNet has an IP-Adapter: unload it first (`pipe.unload_ip_adapter()`)")
-    unet.__dict__["_photoverse"] = Installation(adapter, processors)
-    _add_lora(unet, adapter)
+    unet.__dict__["_photoverse"] = installed
     mend(unet)
 
 
 def mend(unet: Any) -> None:
     """Puts back what other calls have taken away since `install`, and changes nothing if all is well.
 
-    `enable_attention_slicing`, `set_adapters` and their like replace every attention processor, or make
-    another LoRA the only active one; without this the person would silently vanish from the pictures.
+    `enable_attention_slicing`, `set_adapters`, `unload_lora_weights` and their like replace every attention
+    processor, make another LoRA the only active one, or remove them all; without this the person would
+    silently vanish from the pictures.
     """
     unet = getattr(unet, "_orig_mod", unet)
     installed = _installed(unet)
     visual = {layer.name: layer for layer in installed.adapter.attentions}
-    for name, module in _attention_layers(unet).items():
-        if isinstance(module.processor, DualAttnProcessor | DeafProcessor):
-            continue
-        installed.processors[name] = module.processor
-        module.set_processor(_processor(installed.adapter, visual.get(name), module.processor))
+    for name, module in installed.attention.items():
+        if not isinstance(module.processor, DualAttnProcessor | DeafProcessor):
+            installed.processors[name] = module.processor
+            module.set_processor(_processor(installed.adapter, visual.get(name), module.processor))
+    if LORA_NAME not in getattr(unet, "peft_config", {}):
+        installed.lora = _add_lora(unet, installed.adapter)
+        set_lora_scale(unet, installed.alpha)
     active = unet.active_adapters()
     if LORA_NAME not in active:
         _activate(unet, [*active, LORA_NAME])
@@ -72,18 +84,19 @@ def uninstall(unet: Any) -> None:
     """Takes the adapter out; processors and LoRA layers of the user's own stay."""
     unet = getattr(unet, "_orig_mod", unet)
     installed = _installed(unet)
-    for name, module in _attention_layers(unet).items():
+    for name, module in installed.attention.items():
         if isinstance(module.processor, DualAttnProcessor | DeafProcessor):
             module.set_processor(installed.processors[name])
-    _remove_lora(unet)
+    if LORA_NAME in getattr(unet, "peft_config", {}):
+        _remove_lora(unet)
     del unet.__dict__["_photoverse"]
 
 
 def set_lora_scale(unet: Any, alpha: float) -> None:
     """Sets alpha, the weight of the LoRA part (PhotoVerse Sec. 3.3); other LoRA keep theirs."""
-    unet = getattr(unet, "_orig_mod", unet)
-    _installed(unet).alpha = alpha
-    for module in _lora_layers(unet):
+    installed = _installed(getattr(unet, "_orig_mod", unet))
+    installed.alpha = alpha
+    for module in installed.lora:
         module.set_scale(LORA_NAME, alpha)
 
 
@@ -124,8 +137,8 @@ def _lora_layers(unet: nn.Module) -> list[Any]:
     return [module for module in unet.modules() if isinstance(module, BaseTunerLayer)]
 
 
-def _add_lora(unet: Any, adapter: PhotoVerseAdapter) -> None:
-    """Adds peft layers to the cross-attentions and makes the adapter's parameters their weights."""
+def _add_lora(unet: Any, adapter: PhotoVerseAdapter) -> list[Any]:
+    """Adds peft layers whose weights are the adapter's parameters, and returns those layers."""
     from peft import LoraConfig
 
     names = [f"{layer.name}.{target}" for layer in adapter.attentions for target, _ in adapter.lora_of(layer)]
@@ -135,13 +148,16 @@ def _add_lora(unet: Any, adapter: PhotoVerseAdapter) -> None:
     with warnings.catch_warnings():  # peft warns of a second LoRA; living beside another one is what we want
         warnings.filterwarnings("ignore", "Already found a `peft_config`")
         unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=names), adapter_name=LORA_NAME)
+    added = []
     for layer in adapter.attentions:
         for target, dw in adapter.lora_of(layer):
             module: Any = unet.get_submodule(f"{layer.name}.{target}")
+            added.append(module)
             module.lora_A[LORA_NAME].weight, module.lora_B[LORA_NAME].weight = dw.a, dw.b
     for parameter in unet.parameters():  # peft froze and thawed what is not ours to freeze or thaw
         parameter.requires_grad_(flags.get(id(parameter), parameter.requires_grad))
     _activate(unet, [*before, LORA_NAME])
+    return added
 
 
 def _activate(unet: nn.Module, names: list[str]) -> None:

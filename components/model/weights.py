@@ -67,7 +67,8 @@ def _serialised(adapter: PhotoVerseAdapter) -> bytes:
     from safetensors.torch import save
 
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter.state_dict().items()}
-    return save(weights, metadata={"format": "photoverse-adapter", "schema_version": "1"})
+    # One key: the order of several in the file is random, and with it the file's hash.
+    return save(weights, metadata={"format": "photoverse-adapter-1"})
 
 
 def read_adapter_card(path: Path) -> AdapterCard:

@@ -123,6 +123,15 @@ def test_a_lora_loaded_later_does_not_silence_the_person(base, adapter):
     assert base.unet.active_adapters() == ["style"]
 
 
+def test_unloading_all_lora_does_not_silence_the_person(base, adapter):
+    install(base.unet, adapter)
+    expected = run(base.unet, **person(base.unet))
+    base.unet.unload_lora()
+    mend(base.unet)
+    assert torch.equal(run(base.unet, **person(base.unet)), expected)
+    uninstall(base.unet)
+
+
 def test_attention_slicing_after_install_is_mended(base, adapter):
     install(base.unet, adapter)
     expected = run(base.unet, **person(base.unet))
