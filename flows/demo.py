@@ -142,7 +142,8 @@ def say(summary: dict[str, Any], path: Path) -> str:
         f"base model alone {identity['base_alone']:.2f}, themselves {identity['ceiling']:.2f})",
         f"  found again among them      {identity['retrieval_top1']:.0%} first place, "
         f"{summary['evaluate']['people']} people",
-        f"  the gate                    {promotion['decision']}: {'; '.join(promotion['reasons'])}",
+        f"  the gate                    {promotion['decision']}",
+        *(f"      {reason}" for reason in promotion["reasons"] if not reason.startswith("passed")),
         f"  personalized                {batch['done']} of {batch['requests']}, {batch['failed']} failed",
         "",
         f"  report    {summary['paths']['report']}",

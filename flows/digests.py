@@ -1,6 +1,5 @@
 """Identities of what a stage reads besides its settings: weights, photos, code."""
 
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +28,9 @@ def listing_digest(folder: Path) -> str:
     return fingerprint([[path.relative_to(folder).as_posix(), s.st_size, s.st_mtime_ns] for path, s in stats])
 
 
-def code_digest(room: str) -> str:
-    """Returns the identity of a room's code, so that results of other code count as stale."""
-    spec = find_spec(f"components.{room}")
-    if spec is None or not spec.origin:
-        return "missing"
-    return sha256_folder(Path(spec.origin).parent, "**/*.py")
+def code_digest(part: str) -> str:
+    """Returns the identity of a room's code, or of a part of it: "face", "portraits/world"."""
+    path = PROJECT / "components" / part
+    if path.is_file():
+        return sha256_file(path)
+    return sha256_folder(path, "**/*.py") if path.is_dir() else "missing"

@@ -145,8 +145,10 @@ def _personalize(config: PipelineConfig, folder: Path, records: Path) -> Record:
     )
 
 
+DRAWING = ("portraits/world", "portraits/dataset.py")  # the base model's training beside them draws nobody
+
 STAGES: dict[str, Stage] = {
-    "portraits": Stage(PhotoFolder, _portraits, ("portraits", "runtime.seed"), ("portraits",), shared=True),
+    "portraits": Stage(PhotoFolder, _portraits, ("portraits", "runtime.seed"), DRAWING, shared=True),
     "prepare": Stage(
         ShardManifest,
         _prepare,

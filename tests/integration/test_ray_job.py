@@ -1,8 +1,5 @@
 """The ray-job runner against a real Ray head: success, failure, cancellation, and a head that is away."""
 
-import os
-import subprocess
-import sys
 import tempfile
 import textwrap
 import threading
@@ -15,7 +12,7 @@ import pytest
 from flows.environment import child_environment
 from flows.ray_job_runner import RayJobRunner
 from flows.runners import StageCall, StageFailed
-from flows.services import free_port
+from flows.services import HOST, daemon, free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -31,33 +28,35 @@ class ScriptCall(StageCall):
 @pytest.fixture(scope="module")
 def head():
     """A head with its job server, in a session of its own that is ended with the module."""
-    port, dashboard = free_port(), free_port()
-    ray = Path(sys.executable).with_name("ray")
-    command = [
-        str(ray), "start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={port}",
-        "--min-worker-port=0", "--max-worker-port=0", f"--ray-client-server-port={free_port()}", "--num-cpus=2",
-        "--dashboard-host=127.0.0.1", f"--dashboard-port={dashboard}", "--include-dashboard=true",
-        f"--dashboard-agent-listen-port={free_port()}", f"--temp-dir={tempfile.mkdtemp(prefix='ray-')}",
-    ]  # fmt: skip
-    process = subprocess.Popen(
-        command, env=child_environment(), start_new_session=True, stdout=subprocess.DEVNULL
-    )
-    try:
-        address = f"http://127.0.0.1:{dashboard}"
-        wait_for_jobs(address)
-        yield address
-    finally:
-        os.killpg(process.pid, 15)
-        process.wait(30)
+    dashboard = free_port()
+    folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: sockets have room for 107 characters
+    options = {
+        "node-ip-address": HOST,
+        "port": free_port(),
+        "num-cpus": 2,
+        "min-worker-port": 0,
+        "max-worker-port": 0,
+        "ray-client-server-port": free_port(),
+        "dashboard-host": HOST,
+        "dashboard-port": dashboard,
+        "include-dashboard": "true",
+        "dashboard-agent-listen-port": free_port(),
+        "temp-dir": folder,
+    }
+    words = ["-m", "ray.scripts.scripts", "start", "--head", "--block"]
+    words += [f"--{name}={value}" for name, value in options.items()]
+    with daemon("Ray", words, child_environment(), folder / "head.log"):
+        wait_for_jobs(f"http://{HOST}:{dashboard}")
+        yield f"http://{HOST}:{dashboard}"
 
 
 def wait_for_jobs(address):
     from ray.job_submission import JobSubmissionClient
 
-    for _ in range(60):
+    for _ in range(90):
         try:
             return JobSubmissionClient(address).list_jobs()
-        except (RuntimeError, ConnectionError):
+        except Exception:  # noqa: BLE001 - whatever a head that is starting says
             time.sleep(1)
     raise AssertionError(f"no job server at {address}")
 
