@@ -68,17 +68,15 @@ class Journal:
         for path in sorted((self.folder / FOLDER).glob("*.json")):
             entry = ShardEntry.model_validate_json(path.read_text(encoding="utf-8"))
             why = self._fault(entry, wanted, source)
-            if why is None:
-                self.entries[entry.name] = entry
-                continue
-            logger.info("%s is made again: %s", entry.name, why)
-            inside(self.folder, entry.name).unlink(missing_ok=True)
-            path.unlink()
+            self.entries[entry.name] = entry
+            if why is not None:
+                self._drop(entry.name, why)
+        while orphan := self._orphan():
+            self._drop(orphan, "the photo that one of its photos repeats is gone")
 
     def add(self, entry: ShardEntry) -> None:
         """Writes an entry; its tar must be whole by now."""
-        path = self.folder / FOLDER / f"{Path(entry.name).stem}.json"
-        write_text_atomic(path, entry.model_dump_json(indent=1) + "\n")
+        write_text_atomic(self._path(entry.name), entry.model_dump_json(indent=1) + "\n")
         self.entries[entry.name] = entry
 
     def free_names(self, split: str) -> Iterable[str]:
@@ -94,6 +92,23 @@ class Journal:
     def photos(self) -> list[PhotoEntry]:
         """Returns all photos, in the order of shards."""
         return [photo for name in sorted(self.entries) for photo in self.entries[name].photos]
+
+    def _drop(self, name: str, why: str) -> None:
+        logger.info("%s is made again: %s", name, why)
+        del self.entries[name]
+        inside(self.folder, name).unlink(missing_ok=True)
+        self._path(name).unlink()
+
+    def _orphan(self) -> str | None:
+        """Returns an entry with a double of a photo that no entry holds any more."""
+        held = {photo.sha256 for photo in self.photos() if photo.samples}
+        for name, entry in self.entries.items():
+            if any(photo.reason == "duplicate" and photo.sha256 not in held for photo in entry.photos):
+                return name
+        return None
+
+    def _path(self, name: str) -> Path:
+        return self.folder / FOLDER / f"{Path(name).stem}.json"
 
     def _fault(self, entry: ShardEntry, wanted: dict[str, str], source: Path) -> str | None:
         if entry.work != self.work:

@@ -1,5 +1,6 @@
 """Prepared samples on disk: one declared schema, a writer, a deterministic resumable reader, a verifier."""
 
+from components.shards.config import ReaderConfig
 from components.shards.reader import ShardReader, load_split
 from components.shards.schema import FIELDS, Sample, check, decode, encode
 from components.shards.verify import shard_is_intact, verify_shards
@@ -7,6 +8,7 @@ from components.shards.writer import ShardWriter, write_shard
 
 __all__ = [
     "FIELDS",
+    "ReaderConfig",
     "Sample",
     "ShardReader",
     "ShardWriter",

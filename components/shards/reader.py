@@ -1,7 +1,7 @@
 """Shards -> batches that are a pure function of (seed, step): a resumed run sees what it would have seen.
 
 Two paths, chosen by the size of the split's tars and nothing else:
-- up to `MEMORY_LIMIT_BYTES` everything is decoded once and kept; each epoch is one permutation of all
+- up to `memory_limit_mb` everything is decoded once and kept; each epoch is one permutation of all
   samples;
 - above it the tars are streamed by webdataset: the shards are permuted, then `detshuffle` mixes a window of
   samples.
@@ -20,11 +20,8 @@ from typing import Any
 import numpy as np
 
 from components.core import ShardManifest, derive_seed
+from components.shards.config import ReaderConfig
 from components.shards.schema import FIELD_NAMES, META, Sample, decode
-
-# Bytes of tar. Decoded, portraits take about as much, 512 px photos up to four times as much, in every rank.
-MEMORY_LIMIT_BYTES = 256 * 2**20
-SHUFFLE_WINDOW = 512  # samples that streaming keeps (encoded) to draw from
 
 
 class ShardReader:
@@ -38,8 +35,7 @@ class ShardReader:
         rank: This worker.
         world_size: Number of workers; must divide `batch_size`.
         fields: Fields to decode, None for all; `meta.json` and "__key__" always come along.
-        memory_limit_bytes: Size of the tars up to which they are kept in memory. Another limit may mean
-            another order.
+        config: Limit of memory and window of shuffling.
 
     Raises:
         ValueError: The split is empty, a shard is missing, or the sizes do not fit.
@@ -55,7 +51,7 @@ class ShardReader:
         rank: int = 0,
         world_size: int = 1,
         fields: Iterable[str] | None = None,
-        memory_limit_bytes: int = MEMORY_LIMIT_BYTES,
+        config: ReaderConfig | None = None,
     ) -> None:
         if batch_size < 1 or batch_size % world_size or not 0 <= rank < world_size:
             raise ValueError(
@@ -64,7 +60,9 @@ class ShardReader:
             )
         self.paths = shard_paths(manifest, split)
         self.samples = sum(shard.samples for shard in manifest.shards if shard.split == split)
-        self.in_memory = sum(path.stat().st_size for path in self.paths) <= memory_limit_bytes
+        self._config = config or ReaderConfig()
+        limit = self._config.memory_limit_mb * 2**20
+        self.in_memory = sum(path.stat().st_size for path in self.paths) <= limit
         self._fields = None if fields is None else tuple(fields)
         self._batch_size, self._seed = batch_size, seed
         share = batch_size // world_size
@@ -105,8 +103,9 @@ class ShardReader:
         import webdataset
 
         paths = [self.paths[i] for i in permutation(len(self.paths), self._seed, "shards", epoch)]
+        window = self._config.shuffle_window
         mixed = webdataset.detshuffle(
-            SHUFFLE_WINDOW, SHUFFLE_WINDOW, seed=derive_seed(self._seed, "samples", epoch), epoch=-1
+            window, window, seed=derive_seed(self._seed, "samples", epoch), epoch=-1
         )
         count = 0
         for raw in mixed.run(read_raw(paths, self._fields)):

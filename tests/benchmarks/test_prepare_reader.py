@@ -12,7 +12,7 @@ from components.core import ShardManifest
 from components.face import FaceConfig, decode_photo
 from components.model import ModelConfig
 from components.prepare import PrepareConfig
-from components.shards import ShardReader
+from components.shards import ReaderConfig, ShardReader
 
 PHOTOS = 64
 
@@ -59,13 +59,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[ShardManifest, C
 # Streaming is bound by Python's tarfile, about 0.15 ms a file. With a real base, whose raw work is a hundred
 # times as long, that hardly counts; this smallest base shows it.
 @pytest.mark.parametrize(
-    ("name", "limit", "at_least"), [("reader_over_raw", 2**30, 20), ("reader_stream_over_raw", 0, 4)]
+    ("name", "limit", "at_least"), [("reader_over_raw", 256, 20), ("reader_stream_over_raw", 0, 4)]
 )
 def test_reading_shards_against_encoding_photos(
     ratio, prepared, name: str, limit: int, at_least: int
 ) -> None:
     manifest, raw = prepared
-    reader = ShardReader(manifest, "train", batch_size=32, seed=0, memory_limit_bytes=limit)
+    reader = ShardReader(manifest, "train", batch_size=32, seed=0, config=ReaderConfig(memory_limit_mb=limit))
     batches = reader.batches()
 
     def read() -> None:

@@ -13,7 +13,7 @@ from components.core import RuntimeConfig, ShardManifest
 from components.face import FaceConfig, load_detector
 from components.model import ModelConfig
 from components.prepare import PrepareConfig, prepare
-from components.shards import FIELDS, ShardReader, check, load_split, verify_shards
+from components.shards import FIELDS, ReaderConfig, ShardReader, check, load_split, verify_shards
 from tests.factories import tiny_base
 
 ASTRONAUT = Path(skimage.__file__).parent / "data/astronaut.png"
@@ -59,8 +59,9 @@ def test_seven_faces_are_found(manifest: ShardManifest) -> None:
 def test_every_sample_is_whole_and_comes_back_field_by_field(manifest: ShardManifest) -> None:
     assert verify_shards(manifest) == []
     samples = {sample["__key__"]: sample for sample in load_split(manifest, "train")}
-    for limit in (0, 2**30):
-        reader = ShardReader(manifest, "train", batch_size=7, seed=0, memory_limit_bytes=limit)
+    for limit in (0, 256):
+        config = ReaderConfig(memory_limit_mb=limit)
+        reader = ShardReader(manifest, "train", batch_size=7, seed=0, config=config)
         batch = next(reader.batches())
         assert sorted(batch["__key__"]) == sorted(samples)
         for row, key in enumerate(batch["__key__"]):

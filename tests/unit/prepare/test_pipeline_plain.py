@@ -158,6 +158,18 @@ def test_a_changed_photo_and_a_removed_one(
     assert files == {path.name for path in source.iterdir()}
 
 
+def test_a_double_takes_the_place_of_a_photo_that_is_gone(
+    prepare_plainly, add_photos, tmp_path: Path
+) -> None:
+    source, config = add_photos(3), PrepareConfig(samples_per_shard=1, **ALL_TRAIN)
+    (source / "copy.png").write_bytes((source / "0001.png").read_bytes())
+    assert prepare_plainly(source, config).rejects_by_reason == {"duplicate": 1}
+    (source / "0001.png").unlink()
+    manifest = prepare_plainly(source, config)
+    assert (manifest.count_in, manifest.count_out, manifest.rejects) == (3, 3, 0)
+    assert verify_shards(manifest) == []
+
+
 def test_a_damaged_shard_is_made_again(prepare_plainly, add_photos, tmp_path: Path) -> None:
     source, config = add_photos(6), PrepareConfig(samples_per_shard=3, **ALL_TRAIN)
     prepare_plainly(source, config)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from components.core import ShardManifest
-from components.shards import Sample, ShardReader, decode, encode, load_split, write_shard
+from components.shards import ReaderConfig, Sample, ShardReader, decode, encode, load_split, write_shard
 
-STREAM = {"memory_limit_bytes": 0}
+STREAM = {"config": ReaderConfig(memory_limit_mb=0)}
 PATHS = pytest.mark.parametrize("limit", [{}, STREAM], ids=["memory", "stream"])
 MakeSet = Callable[..., ShardManifest]
 
@@ -83,8 +83,8 @@ def test_streaming_really_mixes_shards(make_set: MakeSet) -> None:
 def test_size_alone_chooses_the_path(make_set: MakeSet) -> None:
     manifest = make_set(2)
     size = sum(path.stat().st_size for path in Path(manifest.folder).glob("*.tar"))
-    assert reader(manifest, memory_limit_bytes=size).in_memory
-    assert not reader(manifest, memory_limit_bytes=size - 1).in_memory
+    assert reader(manifest, config=ReaderConfig(memory_limit_mb=size / 2**20)).in_memory
+    assert not reader(manifest, config=ReaderConfig(memory_limit_mb=(size - 1) / 2**20)).in_memory
 
 
 @PATHS
