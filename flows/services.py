@@ -22,7 +22,7 @@ from flows.environment import PROJECT, child_environment
 
 HOST = "127.0.0.1"
 POOL = "photoverse"
-START_S = 120.0
+START_S = 300.0
 STOP_S = 15.0
 
 
