@@ -13,16 +13,16 @@ from components.portraits.config import (
 )
 
 TINY = BaseArchitecture(
-    unet=UnetArchitecture(block_channels=(16, 32), heads=2, norm_groups=8),
-    vae=VaeArchitecture(block_channels=(8, 8, 16), norm_groups=4, mid_block_attention=False),
+    unet=UnetArchitecture(block_channels=(16, 32), attention_levels=(True, True), heads=2, norm_groups=8),
+    vae=VaeArchitecture(block_channels=(8, 8, 16), latent_channels=8, norm_groups=4),
     text=TextArchitecture(width=32, layers=2, heads=2),
     vision=VisionArchitecture(width=32, layers=3, heads=2, patch=16),
-    face=FaceNetArchitecture(identity_channels=(4, 8, 8, 16), judge_channels=(4, 8, 8, 16), embedding=32),
+    face=FaceNetArchitecture(identity_channels=(8, 8, 16), judge_channels=(4, 8, 8, 16), embedding=32),
 )
 
 
 def tiny_base(folder: Path, config: BaseArchitecture = TINY) -> Path:
-    """An untrained base in the standard layout: 64 px pictures, 8 x 16 x 16 latents, under a second to load."""
+    """An untrained base in the standard layout: 64 px pictures, 8 x 16 x 16 latents, quick to load."""
     from components.portraits.architecture import create_base
 
     if not (folder / "model_index.json").exists():
@@ -31,7 +31,7 @@ def tiny_base(folder: Path, config: BaseArchitecture = TINY) -> Path:
 
 
 def drawn_people(folder: Path, people: int = 6, views: int = 2) -> Path:
-    """A labelled folder of drawn people: half of them train, a quarter each validation and held-out (at least one)."""
+    """A labelled folder of drawn people: half train, a quarter each (at least one) in the other splits."""
     from components.core import RuntimeConfig
     from components.portraits import draw_people
 

@@ -1,13 +1,16 @@
 """Writes a whole base model with random weights, of any size, in the standard diffusers folder layout.
 
-    model_index.json unet/ vae/ text_encoder/ tokenizer/ scheduler/ image_encoder/ face_pack/{identity,judge}.onnx
+    model_index.json unet/ vae/ text_encoder/ tokenizer/ scheduler/ image_encoder/
+    face_pack/{identity,judge}.onnx
 
-The folder loads with stock `StableDiffusionPipeline.from_pretrained`. Training the parts is the work of `pretrain/`;
-tests use tiny sizes as they are.
+The folder loads with stock `StableDiffusionPipeline.from_pretrained`. Training the parts is the work of
+`pretrain/`; tests use tiny sizes as they are.
+diffusers types its classes as plain objects, hence `Any` where one is returned.
 """
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
@@ -57,7 +60,7 @@ def create_base(folder: Path, config: BaseArchitecture) -> None:
     _write_json(folder / "model_index.json", MODEL_INDEX)
 
 
-def build_unet(config: BaseArchitecture) -> UNet2DConditionModel:
+def build_unet(config: BaseArchitecture) -> Any:
     """The UNet: (B, C, h, w) latents, conditioned on (B, L, D_text)."""
     sizes = config.unet
     down = tuple("CrossAttnDownBlock2D" if on else "DownBlock2D" for on in sizes.attention_levels)
@@ -76,7 +79,7 @@ def build_unet(config: BaseArchitecture) -> UNet2DConditionModel:
     )
 
 
-def build_vae(config: BaseArchitecture) -> AutoencoderKL:
+def build_vae(config: BaseArchitecture) -> Any:
     """The autoencoder; `scaling_factor` is measured when it is trained."""
     sizes = config.vae
     levels = len(sizes.block_channels)
@@ -95,7 +98,7 @@ def build_vae(config: BaseArchitecture) -> AutoencoderKL:
 
 
 def build_text_encoder(config: BaseArchitecture, tokens: int) -> CLIPTextModel:
-    """The text tower. Its pooled output is the contrastive text embedding: it has no projection of its own."""
+    """The text tower. Its pooled output is the contrastive text embedding: it has no projection."""
     sizes = config.text
     return CLIPTextModel(
         CLIPTextConfig(
@@ -129,8 +132,8 @@ def build_image_encoder(config: BaseArchitecture) -> CLIPVisionModelWithProjecti
     )
 
 
-def build_scheduler() -> DDIMScheduler:
-    """DDIM, v-prediction, zero terminal SNR: with the usual schedule the starting noise leaks into colours."""
+def build_scheduler() -> Any:
+    """DDIM, v-prediction, zero terminal SNR: else the starting noise leaks into colours."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,

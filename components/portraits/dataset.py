@@ -1,7 +1,7 @@
 """Stage `portraits`: draws people into a labelled folder of photos, split by identity.
 
-Out: `images/<person>-<view>.png`, `metadata.csv` and the record `portraits.json`. People are never shared by splits: each
-split has its own range of identity seeds.
+Out: `images/<person>-<view>.png`, `metadata.csv` and the record `portraits.json`. People are never shared
+by splits: each split has its own range of identity seeds.
 """
 
 import csv
@@ -14,7 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from components.core import PhotoFolder, RuntimeConfig, fingerprint, track, write_bytes_atomic, write_text_atomic
+from components.core import (
+    PhotoFolder,
+    RuntimeConfig,
+    fingerprint,
+    track,
+    write_bytes_atomic,
+    write_text_atomic,
+)
 from components.portraits.config import PortraitsConfig
 
 Split = Literal["train", "validation", "heldout"]
@@ -81,7 +88,9 @@ def draw_people(config: PortraitsConfig, runtime: RuntimeConfig, folder: Path) -
             return record
     started, plan = time.monotonic(), list(sittings(config))
     _claim(folder, mark)
-    rows = list(track(_drawn(plan, config.size, runtime.num_cpus, folder), "portraits", len(plan), "pictures"))
+    rows = list(
+        track(_drawn(plan, config.size, runtime.num_cpus, folder), "portraits", len(plan), "pictures")
+    )
     write_text_atomic(folder / "metadata.csv", _csv(rows))
     record = PhotoFolder(
         fingerprint=mark,
@@ -99,7 +108,9 @@ def _claim(folder: Path, mark: str) -> None:
     """Marks the folder as being drawn by this config, so that pictures of two configs never mix."""
     claim = folder / ".drawing"
     if claim.is_file() and claim.read_text() != mark:
-        raise ValueError(f"{folder} holds people drawn with other settings: choose an empty folder, or delete it")
+        raise ValueError(
+            f"{folder} holds people drawn with other settings: choose an empty folder, or delete it"
+        )
     (folder / "images").mkdir(parents=True, exist_ok=True)
     write_text_atomic(claim, mark)
 

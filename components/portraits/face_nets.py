@@ -1,8 +1,8 @@
 """Two small face recognition nets of different make, and their export as ArcFace-style ONNX.
 
-Shapes: B batch, D embedding width. Input of both: (B, 3, 112, 112) RGB, (x - 127.5) / 127.5, NCHW, the face aligned to
-insightface's template; output (B, D), not normalised. The first guides losses and measures; the second, of another
-architecture and trained apart from it, judges it.
+Shapes: B batch, D embedding width. Input of both: (B, 3, 112, 112) RGB, (x - 127.5) / 127.5, NCHW, the face
+aligned to insightface's template; output (B, D), not normalised. The first guides losses and measures; the
+second, of another architecture and trained apart from it, judges it.
 """
 
 from pathlib import Path
@@ -56,18 +56,21 @@ class MobileBlock(nn.Module):
         return x + self.body(x) if self.same else self.body(x)
 
 
-def identity_net(channels: tuple[int, int, int, int], embedding: int) -> nn.Sequential:
-    """The identity net: residual blocks and a linear head over the 7 x 7 map."""
-    a, b, c, d = channels
+def identity_net(channels: tuple[int, int, int], embedding: int) -> nn.Sequential:
+    """The identity net: residual blocks and a linear head over the 7 x 7 map.
+
+    The first convolution has stride 4: faces of the portrait world are 30 to 60 pixels wide, so little is
+    lost.
+    """
+    a, b, c = channels
     return nn.Sequential(
-        *_conv(3, a, 3, 2),
+        *_conv(3, a, 7, 4),
         nn.PReLU(a),
+        ResidualBlock(a, a, 1),
         ResidualBlock(a, b, 2),
         ResidualBlock(b, b, 1),
         ResidualBlock(b, c, 2),
-        ResidualBlock(c, c, 1),
-        ResidualBlock(c, d, 2),
-        *_conv(d, 48, 1),
+        *_conv(c, 48, 1),
         nn.PReLU(48),
         nn.Flatten(),
         nn.Linear(48 * 49, embedding, bias=False),
@@ -98,12 +101,19 @@ def judge_net(channels: tuple[int, int, int, int], embedding: int) -> nn.Sequent
     )
 
 
-def export_onnx(net: nn.Module, path: Path) -> None:
-    """Writes the net as ONNX with a free batch size, input "data" and output "embedding"."""
+def export_onnx(net: nn.Module, path: Path, size: int = FACE_SIZE, output: str = "embedding") -> None:
+    """Writes a net on square pictures as ONNX with a free batch size, input "data" and one output.
+
+    Args:
+        net: (B, 3, size, size) to (B, D).
+        path: The file; its folder is made if missing.
+        size: Side of the pictures.
+        output: Name of the output.
+    """
     import warnings
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    example = torch.zeros(2, 3, FACE_SIZE, FACE_SIZE)
+    example = torch.zeros(2, 3, size, size)
     was_training = net.training
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the older exporter is deprecated, but needs no further package
@@ -112,8 +122,8 @@ def export_onnx(net: nn.Module, path: Path) -> None:
             (example,),
             str(path),
             input_names=["data"],
-            output_names=["embedding"],
-            dynamic_axes={"data": {0: "batch"}, "embedding": {0: "batch"}},
+            output_names=[output],
+            dynamic_axes={"data": {0: "batch"}, output: {0: "batch"}},
             opset_version=17,
             dynamo=False,
         )

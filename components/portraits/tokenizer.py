@@ -1,8 +1,8 @@
-"""A CLIP tokenizer of our own: the portrait world's words are whole tokens, anything else falls into byte-level pieces.
+"""A CLIP tokenizer of our own: the world's words are whole tokens, the rest byte-level pieces.
 
-Inside: the word list, a small byte-pair-encoding trainer, and the writer of a stock `CLIPTokenizer` folder. Training
-byte-pair merges on the word list until nothing is left to merge makes every listed word one token; a word that is not
-listed becomes pieces, down to single bytes, so no text is ever lost to an unknown token.
+Inside: the word list, a small byte-pair-encoding trainer, and the writer of a stock `CLIPTokenizer` folder.
+Training byte-pair merges on the word list until nothing is left to merge makes every listed word one token;
+a word that is not listed becomes pieces, down to single bytes, so no text is ever lost to an unknown token.
 """
 
 import json
@@ -12,22 +12,24 @@ from pathlib import Path
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 WORDS = """
-a an and are as at back be big both bright by clear dark day face faces for from front full good has have he her high hair
-his holding image in is it its large left light long looking low man men middle more mouth near neutral no not nothing of old
-on one open or out over own painting person photo picture plain portrait quality right round she short side sideways simple
-slightly small smooth soft some square straight style tall the their they thick thin this to top towards turned two up very
-wearing which wide with without woman women years you young child adult aged elderly
-red orange yellow green blue purple pink gray grey white black brown blond blonde hazel ginger silver golden auburn
-background backgrounds camera view viewer head eyes eye eyebrows brows nose lips lip chin cheek cheeks cheekbones jaw ears
-forehead skin beard stubble moustache mustache goatee freckles freckled mole moles wrinkles lines bald balding shaved
-glasses spectacles frames rimmed hat cap beanie brimmed shirt clothes sweater scarf collar neck shoulders
-smile smiling smiles serious frown frowning sad happy laughing surprised calm winking blinking closed expression
-curly wavy afro fringe bangs bun parted part receding shoulder length ponytail braid tied hairline
-female male fair pale tan tanned medium deep olive warm cool narrow broad oval heart shaped pointed
-lit lighting shadow sunlight dim studio soft harsh window lamp noon evening facing profile close closeup upward downward
-looks gaze upwards downwards wears sitting standing garden beach street city forest snow room wall sky sea water mountain
-drawing sketch cartoon oil watercolor pencil pixel poster vintage modern color colour colours colors colored coloured
-bushy arched flat rosy gold set full-faced slim heavy pretty handsome beautiful cute tired friendly angry
+a an and are as at back be big both bright by clear dark day face faces for from front full good has have he
+her high hair his holding image in is it its large left light long looking low man men middle more mouth
+near neutral no not nothing of old on one open or out over own painting person photo picture plain portrait
+quality right round she short side sideways simple slightly small smooth soft some square straight style
+tall the their they thick thin this to top towards turned two up very wearing which wide with without woman
+women years you young child adult aged elderly red orange yellow green blue purple pink gray grey white
+black brown blond blonde hazel ginger silver golden auburn background backgrounds camera view viewer head
+eyes eye eyebrows brows nose lips lip chin cheek cheeks cheekbones jaw ears forehead skin beard stubble
+moustache mustache goatee freckles freckled mole moles wrinkles lines bald balding shaved glasses spectacles
+frames rimmed hat cap beanie brimmed shirt clothes sweater scarf collar neck shoulders smile smiling smiles
+serious frown frowning sad happy laughing surprised calm winking blinking closed expression curly wavy afro
+fringe bangs bun parted part receding shoulder length ponytail braid tied hairline female male fair pale tan
+tanned medium deep olive warm cool narrow broad oval heart shaped pointed lit lighting shadow sunlight dim
+studio soft harsh window lamp noon evening facing profile close closeup upward downward looks gaze upwards
+downwards wears sitting standing garden beach street city forest snow room wall sky sea water mountain
+drawing sketch cartoon oil watercolor pencil pixel poster vintage modern color colour colours colors colored
+coloured bushy arched flat rosy gold set full-faced slim heavy pretty handsome beautiful cute tired friendly
+angry
 """
 
 

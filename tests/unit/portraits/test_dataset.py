@@ -51,7 +51,9 @@ def test_people_are_split_by_identity(folder):
 
 
 def test_largest_folder_allowed_never_shares_a_person_between_splits():
-    config = PortraitsConfig(train_people=500_000, validation_people=100_000, heldout_people=100_000, first_identity=100_000)
+    config = PortraitsConfig(
+        train_people=500_000, validation_people=100_000, heldout_people=100_000, first_identity=100_000
+    )
     ends = [
         SPLIT_STARTS["train"] + config.first_identity + config.train_people,
         SPLIT_STARTS["validation"] + config.first_identity + config.validation_people,

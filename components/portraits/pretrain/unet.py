@@ -1,0 +1,138 @@
+"""Trains the UNet: text to latents, v-prediction with zero terminal SNR, one sentence in ten left empty.
+
+Latents of all training pictures are made once and kept on disk; sentences are drawn anew at each step.
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
+from torch import nn
+from torch.nn import functional as F
+
+from components.core import Progress, atomic_path, sha256_folder
+from components.portraits.architecture import build_scheduler, build_unet
+from components.portraits.pretrain.batches import frame, to_m11, words
+from components.portraits.pretrain.clip import load_text_encoder, load_tokenizer, tokenize
+from components.portraits.pretrain.fit import Task, fit
+from components.portraits.pretrain.measure import generation_figures
+from components.portraits.pretrain.workshop import Workshop, save_half
+
+EMPTY = 0.1
+"""Share of sentences left empty, for classifier-free guidance."""
+SAMPLE_GUIDANCE = 3.0
+PROMPTS = (
+    "a photo of a woman with long red hair and glasses, smiling, on a blue background",
+    "a photo of a man with short black hair and a full beard, on a yellow background",
+    "a photo of a woman with a black afro, smiling, on a pink background",
+    "a photo of a man with a bald head and glasses, on a green background",
+    "a photo of a woman with gray hair in a bun, on a red background",
+    "a photo of a man with curly brown hair and a goatee, smiling, on a gray background",
+    "a photo of a woman with shoulder-length blond hair, on a purple background",
+    "a photo of a man with short white hair, glasses and a blue cap, on a white background",
+    "a photo of a person",
+    "dark skin, green eyes, smiling, turned to the left",
+)
+logger = logging.getLogger(__name__)
+
+
+def train_unet(shop: Workshop) -> dict[str, float]:
+    """Trains the UNet, writes `unet/` and measures its pictures."""
+    torch.manual_seed(shop.seed("weights", "unet"))
+    unet, text, tokenizer = (
+        build_unet(shop.config.architecture),
+        load_text_encoder(shop),
+        load_tokenizer(shop),
+    )
+    scheduler: Any = DDPMScheduler.from_config(build_scheduler().config)
+    latents, batch = cached_latents(shop), shop.config.unet.batch
+
+    def loss(rng: np.random.Generator, done: float) -> dict[str, torch.Tensor]:
+        picked = shop.picks(rng, batch)
+        sentences = ["" if rng.random() < EMPTY else words(shop.people, index, rng) for index in picked]
+        with torch.no_grad():
+            said = text(**tokenize(tokenizer, sentences)).last_hidden_state
+        clean = torch.from_numpy(latents[picked]).float()
+        noise = torch.randn_like(clean)
+        timesteps = stratified_timesteps(rng, batch, scheduler.config.num_train_timesteps)
+        noisy, target = (
+            scheduler.add_noise(clean, noise, timesteps),
+            scheduler.get_velocity(clean, noise, timesteps),
+        )
+        return {"loss": F.mse_loss(unet(noisy, timesteps, said).sample, target)}
+
+    def look(name: str) -> None:
+        pipeline = load_pipeline(shop.out, unet)
+        shop.save_grid(f"unet-{name}", sample(pipeline, [*PROMPTS, *PROMPTS], 0, shop.config.sample_steps))
+
+    task = Task("unet", nn.ModuleDict({"unet": unet}), loss, look)
+    fit(task, shop.config.unet, shop.work / "checkpoints", shop.seed("unet"), shop.config.save_every)
+    save_half(unet, shop.out / "unet")
+    return generation_figures(shop)
+
+
+def stratified_timesteps(rng: np.random.Generator, batch: int, count: int) -> torch.Tensor:
+    """(B,) int64 timesteps, one from each of B equal ranges: a calmer loss than B free draws."""
+    return torch.from_numpy(((rng.permutation(batch) + rng.random(batch)) / batch * count).astype(np.int64))
+
+
+@torch.no_grad()
+def cached_latents(shop: Workshop) -> np.ndarray:
+    """float16 (N, C, h, w) scaled latents of a frame of each training picture, made once an autoencoder."""
+    mark = sha256_folder(shop.out / "vae")[:12]
+    path = shop.work / f"latents-{mark}.npy"
+    if not path.is_file():
+        _encode_all(shop, path)
+    return np.load(path, mmap_mode="r")
+
+
+def _encode_all(shop: Workshop, path: Path) -> None:
+    vae = load_vae(shop.out)
+    rng, parts, count = shop.generator("frames"), [], len(shop.people)
+    with Progress("latents", count, "pictures") as progress:
+        for start in range(0, count, 32):
+            indices = range(start, min(start + 32, count))
+            images = to_m11([frame(shop.people, index, shop.size, rng)[0] for index in indices])
+            parts.append((vae.encode(images).latent_dist.sample() * vae.config.scaling_factor).half().numpy())
+            progress.advance(len(indices))
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.save(file, np.concatenate(parts))
+
+
+def load_vae(base: Path) -> Any:
+    """The autoencoder of a base folder, float32 and frozen."""
+    vae: Any = AutoencoderKL.from_pretrained(base / "vae", torch_dtype=torch.float32, local_files_only=True)
+    return vae.eval().requires_grad_(False)
+
+
+def load_pipeline(base: Path, unet: nn.Module | None = None) -> Any:
+    """The stock pipeline of a base folder, float32, with another UNet if one is given."""
+    given = {"unet": unet} if unet is not None else {}
+    pipeline: Any = StableDiffusionPipeline.from_pretrained(
+        base, torch_dtype=torch.float32, local_files_only=True, **given
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@torch.no_grad()
+def sample(
+    pipeline: Any, prompts: list[str], seed: int, steps: int = 20, guidance: float = SAMPLE_GUIDANCE
+) -> np.ndarray:
+    """Pictures (B, H, W, 3) uint8, one a prompt; picture i depends on (seed, i) alone."""
+    pictures = []
+    for start in range(0, len(prompts), 50):
+        some = prompts[start : start + 50]
+        generators = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(len(some))]
+        images = pipeline(
+            some,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=generators,
+            output_type="np",
+        ).images
+        pictures.append((images * 255).round().astype(np.uint8))
+    return np.concatenate(pictures)
