@@ -82,7 +82,7 @@ def planted():
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory):
-    """(ModelConfig, ShardManifest, Checkpoint): an untrained adapter on a tiny base, people in real shards."""
+    """(ModelConfig, ShardManifest, Checkpoint): untrained adapter, tiny base, people in real shards."""
     import torch
 
     from components.core import Checkpoint, ShardManifest

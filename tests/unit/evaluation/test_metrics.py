@@ -79,6 +79,13 @@ def test_colour_histograms_are_unit_vectors_and_their_cosine_is_bhattacharyya():
     )
 
 
+def test_a_pixel_between_two_bins_is_shared_by_nearness():
+    fifth_red = np.zeros((1, 2, 2, 3), np.uint8)
+    fifth_red[..., 0] = 51
+    (vector,) = metrics.colour_histograms(fifth_red, np.ones((2, 2)), bins=2)
+    np.testing.assert_allclose(vector**2, [0.8, 0, 0, 0, 0.2, 0, 0, 0], atol=1e-9)
+
+
 def test_a_small_change_of_light_is_a_small_change_of_the_histogram():
     grey = np.full((2, 8, 8, 3), 100, np.uint8)
     grey[1] += 3

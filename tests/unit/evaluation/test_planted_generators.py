@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from components.evaluation.generate import picture_seeds
 from components.evaluation.panel import judge
 from components.evaluation.scores import identity_figures
 from components.evaluation.stage import gather
@@ -56,15 +57,19 @@ def test_pictures_without_a_face_count_as_similarity_zero(verdict_of):
 
 
 def test_failures_are_not_dropped_from_the_mean(config, photos, finder, colour_judge, planted, tmp_path):
-    copier = planted("copier")
+    """One of the three pictures of one of the eight people shows nothing."""
+    copier, failing = planted("copier"), picture_seeds(config, photos[0])[1]
     whole = copier.picture
     copier.picture = lambda reference, seed: (
-        np.zeros((64, 64, 3), np.uint8) if reference is photos[0] else whole(reference, seed)
+        np.zeros((64, 64, 3), np.uint8)
+        if reference is photos[0] and seed == failing
+        else whole(reference, seed)
     )
     verdict = judge(config, gather(config, photos, copier, tmp_path), finder, [colour_judge])
     figures = identity_figures(verdict.tables[0])
-    assert figures.generated == pytest.approx(7 / 8)
-    assert figures.no_face_rate == pytest.approx(1 / 8)
+    assert figures.generated == pytest.approx(1 - 1 / 24)
+    assert figures.no_face_rate == pytest.approx(1 / 24)
+    assert figures.retrieval_top1 == pytest.approx(1 - 1 / 24)
 
 
 def test_every_group_and_gender_has_its_row(verdict_of, photos):
