@@ -2,6 +2,7 @@
 
 import base64
 import io
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from prefect import get_run_logger
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
 from components.core import Checkpoint, EvaluationReport, Promotion, Record, ShardManifest, TrackingConfig
-from flows.environment import PROJECT
+from flows.environment import MLFLOW_PAGE, PROJECT
 
 PICTURE_SIDE = 1200
 """Longest side of a picture that travels inside an artifact, in pixels."""
@@ -51,8 +52,9 @@ def links(config_file: Path, tracking: TrackingConfig, records: dict[str, Record
 
 
 def _mlflow_link(tracking: TrackingConfig, page: str) -> str:
-    if tracking.uri.startswith("http"):
-        return f"[{page}]({tracking.uri.rstrip('/')}/#/{page})"
+    server = tracking.uri if tracking.uri.startswith("http") else os.environ.get(MLFLOW_PAGE)
+    if server:
+        return f"[{page}]({server.rstrip('/')}/#/{page})"
     return f"`{page}` in `{tracking.uri}` (its page: `make services`)"
 
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from flows.environment import PROJECT, child_environment
+from flows.environment import MLFLOW_PAGE, PROJECT, child_environment
 
 HOST = "127.0.0.1"
 POOL = "photoverse"
@@ -84,10 +84,11 @@ def wait_for(url: str, process: "subprocess.Popen[bytes]", name: str, log: Path)
     raise RuntimeError(f"{name} did not answer at {url} within {START_S:g} s; its log: {log}")
 
 
-def environment_for(api_url: str, home: Path) -> dict[str, str]:
+def environment_for(api_url: str, home: Path, mlflow_url: str = "") -> dict[str, str]:
     """Returns the environment of Prefect's processes: one server, quick to hear of a cancellation."""
     return child_environment(
         extra={
+            MLFLOW_PAGE: mlflow_url,
             "PREFECT_API_URL": api_url,
             "PREFECT_HOME": str(home),
             "PREFECT_WORKER_QUERY_SECONDS": "3",
@@ -126,9 +127,9 @@ def deploy(api_url: str, folder: Path, prefect_file: str = "infra/prefect.yaml")
 
 
 @contextmanager
-def prefect_worker(api_url: str, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+def prefect_worker(api_url: str, folder: Path, mlflow_url: str = "") -> Iterator["subprocess.Popen[bytes]"]:
     """Runs a worker of our pool for the block."""
-    environment = environment_for(api_url, folder / "prefect")
+    environment = environment_for(api_url, folder / "prefect", mlflow_url)
     arguments = ["-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
     with daemon("the worker", arguments, environment, folder / "prefect-worker.log") as process:
         yield process
@@ -163,8 +164,8 @@ def serve(prefect_port: int, mlflow_port: int, root: str = "runs") -> int:
         print("starting Prefect and MLflow (a quarter of a minute) ...", flush=True)
         api_url = stack.enter_context(prefect_server(free_port(prefect_port), folder))
         deploy(api_url, folder)
-        worker = stack.enter_context(prefect_worker(api_url, folder))
         mlflow_url = stack.enter_context(mlflow_server(free_port(mlflow_port), folder))
+        worker = stack.enter_context(prefect_worker(api_url, folder, mlflow_url))
         note = folder / "services.json"
         note.write_text(
             json.dumps({"pid": os.getpid(), "prefect_api": api_url, "mlflow": mlflow_url}), encoding="utf-8"
