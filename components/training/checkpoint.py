@@ -1,12 +1,11 @@
 """Saving and resuming a run, so that a killed run ends with the weights of one that was not killed.
 
-What is kept: DeepSpeed's state of the trained parameters and the optimizer (frozen ones are left out), the
-step, and running sums of the log. What need not be kept: reader position, noise and every other draw are
-functions of (seed, step), and so is each rank's random state, which `seed_step` sets at the start of every
-step.
+What is kept: the trained weights and Adam's moments, whole and in float32, the step, and running sums of the
+log. What need not be kept: reader position, noise and every other draw are functions of (seed, step), and so
+is each rank's random state, which `seed_step` sets at the start of every step. Nothing depends on the number
+of workers or the ZeRO stage, so a run may go on with others. There are safetensors and JSON, no pickles.
 
-Each rank writes its own folder, with a list of its files and their checksums; Ray merges the folders. A
-checkpoint that is not whole is refused with the name of the file that is wrong.
+A checkpoint lists its files with their checksums; one that is not whole is refused, and the fault named.
 """
 
 import json
@@ -20,10 +19,17 @@ from typing import Any
 import torch
 
 from components.core import derive_seed, seed_everything, sha256_file, write_text_atomic
+from components.training.optimizer_state import (
+    gather_state,
+    restore_scaler,
+    restore_state,
+    scaler_state,
+)
 
-ENGINE_FOLDER = "engine"
 STATE_FILE = "state.json"
+TENSORS_FILE = "state.safetensors"
 EMA_FILE = "ema.safetensors"
+FILES_FILE = "files.json"
 
 
 @dataclass
@@ -33,14 +39,10 @@ class TrainState:
     Attributes:
         step: Optimizer steps done.
         sums: Sums over the steps since the last row of the log, by metric.
-        world_size: Workers of the process that saved it.
-        zero_stage: ZeRO stage of the process that saved it.
     """
 
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
-    world_size: int = 1
-    zero_stage: int = 0
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -49,77 +51,71 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 
 def save_checkpoint(
-    engine: Any, folder: Path, state: TrainState, rank: int, ema: dict[str, torch.Tensor] | None
+    engine: Any, adapter: Any, folder: Path, state: TrainState, ema: dict[str, torch.Tensor] | None
 ) -> None:
-    """Writes this rank's part of a checkpoint; all ranks must call it."""
-    engine.save_checkpoint(
-        str(folder / ENGINE_FOLDER), tag="state", save_latest=False, exclude_frozen_parameters=True
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    if rank == 0:
-        write_text_atomic(folder / STATE_FILE, json.dumps(asdict(state)))
-        if ema is not None:
-            from safetensors.torch import save_file
+    """Writes a checkpoint on rank 0; all ranks must call it.
 
-            save_file({name: value.cpu().contiguous() for name, value in ema.items()}, folder / EMA_FILE)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    checksums = {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
-    write_text_atomic(folder / f"files-{rank}.json", json.dumps(checksums, indent=1))
+    Args:
+        engine: DeepSpeed engine.
+        adapter: What is trained.
+        folder: An empty folder; only rank 0's is filled.
+        state: Where the run is.
+        ema: Averaged weights, if the run keeps them.
+    """
+    from safetensors.torch import save_file
+
+    tensors, adam_steps = gather_state(engine, dict(adapter.named_parameters()))
+    if torch.distributed.get_rank() != 0:
+        return
+    save_file({name: value.contiguous() for name, value in tensors.items()}, folder / TENSORS_FILE)
+    if ema is not None:
+        save_file({name: value.cpu().contiguous() for name, value in ema.items()}, folder / EMA_FILE)
+    values = asdict(state) | {"adam_steps": adam_steps, "loss_scaler": scaler_state(engine)}
+    write_text_atomic(folder / STATE_FILE, json.dumps(values))
+    checksums = {path.name: sha256_file(path) for path in sorted(folder.iterdir())}
+    write_text_atomic(folder / FILES_FILE, json.dumps(checksums, indent=1))
 
 
-def load_checkpoint(engine: Any, folder: Path) -> tuple[TrainState, dict[str, torch.Tensor] | None]:
+def load_checkpoint(
+    engine: Any, adapter: Any, folder: Path
+) -> tuple[TrainState, dict[str, torch.Tensor] | None]:
     """Restores weights and optimizer; all ranks must call it.
 
     Returns:
         Where the run was, and the averaged weights if it keeps them.
 
     Raises:
-        ValueError: The checkpoint is not whole, or its ZeRO state belongs to another number of workers.
+        ValueError: The checkpoint is not whole, or belongs to another adapter.
     """
-    check_checkpoint(folder)
-    state = TrainState(**json.loads((folder / STATE_FILE).read_text(encoding="utf-8")))
-    world_size, stage = torch.distributed.get_world_size(), engine.zero_optimization_stage()
-    if stage != state.zero_stage or (stage > 0 and world_size != state.world_size):
-        raise ValueError(
-            f"the checkpoint {folder.name} was written with {state.world_size} workers at ZeRO stage "
-            f"{state.zero_stage}; it can be resumed with the same stage, and beyond stage 0 with the same "
-            f"number of workers (found {world_size} workers, stage {stage})"
-        )
-    loaded, _ = engine.load_checkpoint(
-        str(folder / ENGINE_FOLDER), tag="state", load_module_strict=False, load_lr_scheduler_states=False
-    )
-    if loaded is None:
-        raise ValueError(f"DeepSpeed found nothing to load in {folder / ENGINE_FOLDER}")
-    ema = None
-    if (folder / EMA_FILE).is_file():
-        from safetensors.torch import load_file
+    from safetensors.torch import load_file
 
-        ema = load_file(folder / EMA_FILE)
-    return state, ema
+    check_checkpoint(folder)
+    values = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))
+    tensors = load_file(folder / TENSORS_FILE)
+    restore_state(engine, dict(adapter.named_parameters()), tensors, values["adam_steps"])
+    restore_scaler(engine, values["loss_scaler"])
+    ema = load_file(folder / EMA_FILE) if (folder / EMA_FILE).is_file() else None
+    return TrainState(values["step"], values["sums"]), ema
 
 
 def check_checkpoint(folder: Path) -> None:
-    """Compares a merged checkpoint with the lists of its files.
+    """Compares a checkpoint with the list of its files.
 
     Raises:
         ValueError: A file is missing or differs from what was written.
     """
-    if not (folder / STATE_FILE).is_file():
-        raise ValueError(f"the checkpoint {folder} is not whole: {STATE_FILE} is missing")
-    world_size = json.loads((folder / STATE_FILE).read_text(encoding="utf-8"))["world_size"]
-    for rank in range(world_size):
-        listing = folder / f"files-{rank}.json"
-        if not listing.is_file():
-            raise ValueError(f"the checkpoint {folder} is not whole: {listing.name} is missing")
-        for name, checksum in json.loads(listing.read_text(encoding="utf-8")).items():
-            if not (folder / name).is_file():
-                raise ValueError(f"the checkpoint {folder} is not whole: {name} is missing")
-            if sha256_file(folder / name) != checksum:
-                raise ValueError(f"the checkpoint {folder} is damaged: {name} differs from what was written")
+    listing = folder / FILES_FILE
+    if not listing.is_file():
+        raise ValueError(f"the checkpoint {folder} is not whole: {FILES_FILE} is missing")
+    for name, checksum in json.loads(listing.read_text(encoding="utf-8")).items():
+        if not (folder / name).is_file():
+            raise ValueError(f"the checkpoint {folder} is not whole: {name} is missing")
+        if sha256_file(folder / name) != checksum:
+            raise ValueError(f"the checkpoint {folder} is damaged: {name} differs from what was written")
 
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Yields a local folder for one rank's part; Ray copies it to the run's storage."""
+    """Yields a local folder; Ray copies it to the run's storage."""
     with tempfile.TemporaryDirectory(prefix="photoverse-checkpoint-") as name:
         yield Path(name)

@@ -23,12 +23,14 @@ COMPILERS = ("c++", "g++", "clang++")
 
 def deepspeed_settings(config: TrainConfig, world_size: int, dtype: torch.dtype) -> dict[str, Any]:
     """Returns DeepSpeed's config of a run; a pure function."""
+    half = dtype in (torch.bfloat16, torch.float16)
+    stage = max(config.zero_stage, 1) if half else config.zero_stage  # stage 1 keeps readable float32 masters
     settings: dict[str, Any] = {
         "train_batch_size": config.global_batch_size,
         "train_micro_batch_size_per_gpu": config.micro_batch_size_of(world_size),
         "gradient_accumulation_steps": config.accumulation_steps_of(world_size),
         "gradient_clipping": config.optimizer.gradient_clipping,
-        "zero_optimization": {"stage": config.zero_stage},
+        "zero_optimization": {"stage": stage},
         "zero_allow_untested_optimizer": True,
         "steps_per_print": None,
         "wall_clock_breakdown": False,

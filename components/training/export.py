@@ -5,16 +5,12 @@ from typing import Any
 
 import torch
 
+from components.training.optimizer_state import whole
 
-def full_weights(adapter: Any) -> dict[str, torch.Tensor]:
+
+def full_weights(engine: Any, adapter: Any) -> dict[str, torch.Tensor]:
     """Returns the whole trained weights in float32 on the CPU; all ranks must call it."""
-    from deepspeed.utils import safe_get_full_fp32_param
-
-    weights = {}
-    for name, parameter in adapter.named_parameters():
-        whole = safe_get_full_fp32_param(parameter)  # None where DeepSpeed does not wrap the parameter
-        weights[name] = (parameter if whole is None else whole).detach().float().cpu()
-    return weights
+    return {name: whole(engine, p, "weight").detach().float().cpu() for name, p in adapter.named_parameters()}
 
 
 def export_adapter(
@@ -30,7 +26,7 @@ def export_adapter(
     """
     from components.model import PhotoVerseAdapter, save_adapter
 
-    whole = PhotoVerseAdapter(
+    twin = PhotoVerseAdapter(
         adapter.config,
         feature_layers=adapter.feature_layers,
         feature_width=adapter.feature_width,
@@ -38,5 +34,5 @@ def export_adapter(
         attentions=adapter.attentions,
         fits=adapter.fits,
     )
-    whole.load_state_dict(weights)
-    save_adapter(whole, path, training_run)
+    twin.load_state_dict(weights)
+    save_adapter(twin, path, training_run)

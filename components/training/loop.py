@@ -35,7 +35,7 @@ from components.training.tracking import Tracker
 from components.training.watch import Watch
 
 logger = logging.getLogger(__name__)
-Report = Callable[[int, Path], None]
+Report = Callable[[int, Path | None], None]
 
 
 class Worker:
@@ -86,7 +86,7 @@ class Worker:
     def resume(self, folder: Path | None) -> None:
         """Takes up a checkpoint; None starts afresh."""
         if folder is not None:
-            self.state, average = load_checkpoint(self.engine, folder)
+            self.state, average = load_checkpoint(self.engine, self.adapter, folder)
             self.ema = self._average(average)
             logger.info("resuming %s at step %d", self.job.run_name, self.state.step)
         if self.rank == 0:
@@ -96,7 +96,7 @@ class Worker:
         """Trains to the end.
 
         Args:
-            report: Called as report(step, folder) with this rank's part of a checkpoint; all ranks call it.
+            report: Called as report(step, folder) on all ranks; the folder is rank 0's checkpoint, None else.
         """
         self.engine.train()
         self._start = self.state.step
@@ -160,13 +160,12 @@ class Worker:
             self.watch.draw(step, self.tracker)
 
     def _save(self, report: Report) -> None:
-        self.state.world_size, self.state.zero_stage = self.world_size, self.config.zero_stage
         if self.tracker is not None:
             self.tracker.flush()
         with scratch_folder() as folder:
             average = None if self.ema is None else self.ema.average
-            save_checkpoint(self.engine, folder, self.state, self.rank, average)
-            report(self.state.step, folder)
+            save_checkpoint(self.engine, self.adapter, folder, self.state, average)
+            report(self.state.step, folder if self.rank == 0 else None)
 
     def _finish(self) -> None:
         """Measures and draws on held-out people, and writes adapter and outcome."""
@@ -174,7 +173,7 @@ class Worker:
             self.ema.apply()
         gain = self.watch.measure("heldout", self.state.step, self.tracker)
         self.watch.draw(self.state.step, self.tracker)
-        weights = full_weights(self.adapter)
+        weights = full_weights(self.engine, self.adapter)
         if self.tracker is None:
             return
         path = self.job.folder / ADAPTER_FILE
@@ -258,8 +257,9 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
 
 
-def report_checkpoint(step: int, folder: Path) -> None:
-    """Hands this rank's part of a checkpoint to Ray, which copies and merges the parts."""
+def report_checkpoint(step: int, folder: Path | None) -> None:
+    """Hands a checkpoint to Ray, which copies it to the run's storage; a barrier over all ranks."""
     import ray.train
 
-    ray.train.report({"step": step}, checkpoint=ray.train.Checkpoint.from_directory(str(folder)))
+    checkpoint = None if folder is None else ray.train.Checkpoint.from_directory(str(folder))
+    ray.train.report({"step": step}, checkpoint=checkpoint)

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from safetensors.torch import load_file
 from components.training.checkpoint import check_checkpoint
 from components.training.export import full_weights
 from components.training.tracking import read_history
+from tests.unit.training.made_runs import made_worker
 
 ADAPTER = "adapter.safetensors"
 BARE = {"validation": {"timesteps": 1, "sample_people": 0}}  # for tests that look at losses and weights alone
@@ -27,7 +29,7 @@ def test_a_resumed_run_is_bitwise_the_undisturbed_one(make_job, run):
     whole, kept = run(job)
     again = make_job("again", ema_decay=0.9, log_every=2)
     resumed, _ = run(again, resume_from=kept[3])
-    expected, found = full_weights(whole.adapter), full_weights(resumed.adapter)
+    expected, found = full_weights(whole.engine, whole.adapter), full_weights(resumed.engine, resumed.adapter)
     assert all(torch.equal(expected[name], found[name]) for name in expected)
     assert (
         losses(again.folder) == losses(job.folder)[1:]
@@ -57,7 +59,10 @@ def test_zero_stages_agree(make_job, run, finished, stage):
     worker, _ = run(zero)
     for one, other in zip(losses(plain.folder), losses(zero.folder), strict=True):
         assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
-    expected, found = full_weights(finished[1].adapter), full_weights(worker.adapter)
+    expected, found = (
+        full_weights(finished[1].engine, finished[1].adapter),
+        full_weights(worker.engine, worker.adapter),
+    )
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], atol=1e-4, rtol=1e-3)
     assert load_file(zero.folder / ADAPTER).keys() == load_file(plain.folder / ADAPTER).keys()
@@ -115,7 +120,7 @@ def test_the_trained_adapter_loads_again(finished):
     job, worker, _ = finished
     parts = load_base(job.model)
     loaded = load_adapter(job.folder / ADAPTER, parts.unet, parts.text_encoder, parts.image_encoder)
-    for name, weight in full_weights(worker.adapter).items():
+    for name, weight in full_weights(worker.engine, worker.adapter).items():
         assert torch.equal(loaded.state_dict()[name], weight)
 
 
@@ -125,10 +130,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_samples(make_job, 
             with torch.no_grad():
                 next(worker_holder[0].adapter.parameters()).fill_(float("nan"))
 
-    from components.training.loop import Worker
-
     job = make_job(hook=poison)
-    worker_holder = [Worker(job, 0, 1)]
+    worker_holder = [made_worker(job)]
     worker_holder[0].resume(None)
     worker_holder[0].run(lambda step, folder: pytest.fail("nothing may be saved after the fault"))
     error = json.loads((job.folder / "outcome.json").read_text())["error"]
@@ -137,25 +140,48 @@ def test_a_loss_that_is_no_number_stops_the_run_and_names_the_samples(make_job, 
     assert not (job.folder / ADAPTER).exists()
 
 
-@pytest.mark.parametrize("damage", ["truncate", "remove", "no_state"])
+@pytest.mark.parametrize("damage", ["truncate", "remove", "no_list"])
 def test_a_damaged_checkpoint_is_refused_by_name(finished, tmp_path, damage):
     whole = finished[2][3]
     broken = shutil.copytree(whole, tmp_path / "broken")
-    file = next((broken / "engine").rglob("*.pt"))
+    file = broken / "state.safetensors"
     if damage == "truncate":
         file.write_bytes(file.read_bytes()[:-100])
     elif damage == "remove":
         file.unlink()
     else:
-        file = broken / "state.json"
+        file = broken / "files.json"
         file.unlink()
     with pytest.raises(ValueError, match=file.name):
         check_checkpoint(broken)
     check_checkpoint(whole)
 
 
-def test_a_checkpoint_holds_the_adapter_alone(finished):
-    file = next((finished[2][6] / "engine").rglob("*model_states.pt"))
-    weights = torch.load(file, weights_only=False)["module"]  # our own file, written a moment ago
-    assert weights
-    assert all(name.startswith("adapter.") for name in weights)
+def test_a_checkpoint_holds_the_adapter_alone_and_no_pickle(finished):
+    _, worker, kept = finished
+    assert sorted(path.name for path in kept[6].iterdir()) == [
+        "files.json",
+        "state.json",
+        "state.safetensors",
+    ]
+    names = {name for name, _ in worker.adapter.named_parameters()}
+    found = load_file(kept[6] / "state.safetensors")
+    assert found.keys() == {
+        f"{kind}/{name}" for kind in ("weight", "exp_avg", "exp_avg_sq") for name in names
+    }
+
+
+@pytest.mark.parametrize("stage", [2, pytest.param(3, marks=pytest.mark.slow)])
+def test_a_run_may_go_on_at_another_zero_stage(make_job, run, finished, stage):
+    job, _, kept = finished
+    other = make_job("other", zero_stage=stage, **BARE)
+    run(other, resume_from=kept[3])
+    for one, two in zip(losses(job.folder)[3:], losses(other.folder), strict=True):
+        assert one == pytest.approx(two, rel=1e-4, abs=1e-5)
+
+
+def test_a_checkpoint_of_another_adapter_is_refused(make_job, finished):
+    job = make_job("other")
+    job = replace(job, model=job.model.model_copy(update={"feature_layers": (1, 2)}))
+    with pytest.raises(ValueError, match="does not fit the adapter"):
+        made_worker(job).resume(finished[2][3])
