@@ -1,4 +1,4 @@
-"""The public configurations of full-size Stable Diffusion UNets, for tests on the meta device."""
+"""The public configurations of full-size Stable Diffusion UNets, for tests and benchmarks."""
 
 from typing import Any
 
@@ -21,8 +21,21 @@ SD21: dict[str, Any] = COMMON | {
 }
 
 
-def full_size_unet(config: dict[str, Any], device: str = "meta") -> Any:
+def full_size_unet(config: dict[str, Any]) -> Any:
+    """A UNet on the meta device: all shapes, no memory."""
     from diffusers import UNet2DConditionModel
 
-    with torch.device(device):
+    with torch.device("meta"):
         return UNet2DConditionModel(**config)
+
+
+def filled(unet: Any) -> Any:
+    """Gives a UNet on the meta device weights, quickly: one block of random numbers over and over."""
+    unet = unet.to_empty(device="cpu")
+    block = torch.randn(1 << 20) * 0.02
+    for tensor in [*unet.parameters(), *unet.buffers()]:
+        flat = tensor.data.view(-1)
+        for at in range(0, flat.numel(), block.numel()):
+            part = flat[at : at + block.numel()]
+            part.copy_(block[: part.numel()])
+    return unet.requires_grad_(False).eval()

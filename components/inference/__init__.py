@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from components.inference.batch import personalize_batch
     from components.inference.card import IdentityCard, combine_cards
     from components.inference.config import BatchConfig, Dials, PhotoRules
+    from components.inference.export import export_for_diffusers
     from components.inference.personalize import Personalizer
     from components.inference.provenance import encode_png, read_recipe, save_png
 
@@ -25,6 +26,7 @@ _HOME = {
     "combine_cards": "card",
     "detach": "attachment",
     "encode_png": "provenance",
+    "export_for_diffusers": "export",
     "personalize_batch": "batch",
     "read_recipe": "provenance",
     "save_png": "provenance",
@@ -41,6 +43,7 @@ __all__ = [
     "combine_cards",
     "detach",
     "encode_png",
+    "export_for_diffusers",
     "personalize_batch",
     "read_recipe",
     "save_png",

@@ -237,3 +237,38 @@ def test_two_persons_each_in_a_region(pipe, adapter):
     torch.testing.assert_close(
         first, images(pipe, **person.inputs(["a person"], [one], ON)), atol=1e-4, rtol=0
     )
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_torch_compile(pipe, adapter):
+    """Dynamo traces the UNet with our processors; what a backend makes of the graph is its own affair."""
+    person = attach(pipe, adapter)
+    expected = images(pipe, **person.inputs([PROMPT], [card(person)], ON))
+    torch._dynamo.reset()
+    pipe.unet = torch.compile(pipe.unet, backend="eager")
+    compiled = images(pipe, **person.inputs([PROMPT], [card(person)], ON))
+    torch.testing.assert_close(compiled, expected, atol=1e-4, rtol=0)
+    pipe.unet = pipe.unet._orig_mod
+    detach(pipe)
+
+
+def test_offload_hooks(pipe, adapter):
+    """The hooks of `enable_model_cpu_offload`, which wants an accelerator: arguments pass through copies."""
+    from accelerate import cpu_offload_with_hook
+
+    person = attach(pipe, adapter)
+    dials = ON.model_copy(update={"sigma_schedule": ((0, 0), (0.5, 1))})
+    expected = images(pipe, **person.inputs([PROMPT], [card(person)], dials))
+    hook = None
+    for part in (pipe.text_encoder, pipe.unet, pipe.vae):
+        _, hook = cpu_offload_with_hook(part, "cpu", prev_module_hook=hook)
+    torch.testing.assert_close(images(pipe, **person.inputs([PROMPT], [card(person)], dials)), expected)
+
+
+@pytest.mark.gpu
+def test_model_cpu_offload(pipe, adapter):
+    person = attach(pipe.to("cuda"), adapter)
+    expected = images(pipe, **person.inputs([PROMPT], [card(person)], ON))
+    pipe.enable_model_cpu_offload()
+    offloaded = images(pipe, **person.inputs([PROMPT], [card(person)], ON))
+    torch.testing.assert_close(offloaded, expected, atol=1e-3, rtol=0)
