@@ -92,7 +92,8 @@ def promote(
     found = store.with_fingerprint(mark)
     number = str(found.version) if found else None
     if number is None:
-        card = write_model_card(config.model_name, model.base, checkpoint, report, manifest, decision)
+        base = Path(model.base).name if Path(model.base).is_dir() else model.base
+        card = write_model_card(config.model_name, base, checkpoint, report, manifest, decision)
         with _Workshop(folder) as place:
             package = write_package(
                 place / "package",

@@ -116,6 +116,13 @@ def test_a_challenger_that_is_promoted_later_is_no_challenger_any_more(run, repo
     assert len(run.store.versions()) == 1
 
 
+def test_a_champion_that_fails_later_is_not_its_own_challenger(run, report, checkpoint):
+    run(report(), checkpoint())
+    assert run(report(no_face_rate=0.5), checkpoint()).decision == "registered"
+    assert run.store.version("champion").version == 1
+    assert run.store.by_alias("challenger") is None
+
+
 def test_other_people_are_no_yardstick(run, report, checkpoint):
     run(report(), checkpoint())
     other = run(report(seed=1, generated=0.4, generated_interval=(0.35, 0.45)), checkpoint("other", b"other"))
@@ -212,6 +219,6 @@ def test_what_is_logged_has_no_machine_path_in_its_settings(run, report, checkpo
     base.mkdir()
     (base / "x").write_text("x")
     run(report(), checkpoint(), model=Settings(base=str(base)))
-    settings = (resolve(tracking, run.store.name, "1").folder / "settings.yaml").read_text()
-    assert str(tmp_path) not in settings
+    for name in ("settings.yaml", "MODEL_CARD.md"):
+        assert str(tmp_path) not in (resolve(tracking, run.store.name, "1").folder / name).read_text()
     assert json.loads((resolve(tracking, run.store.name, "1").folder / "evaluation.json").read_text())
