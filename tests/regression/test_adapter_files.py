@@ -54,7 +54,7 @@ def _step(value: torch.Tensor) -> int:
 
 
 def write_v1() -> None:
-    """How the files came to be: `python -c "from tests.regression.test_adapter_files import *; write_v1()"`."""
+    """How the files came to be, by `from tests.regression.test_adapter_files import write_v1; write_v1()`."""
     unet, text, image = frozen_base.unet(), frozen_base.text_encoder(), frozen_base.image_encoder()
     adapter = PhotoVerseAdapter.create(unet, text, image, ModelConfig(base=frozen_base.NAME, lora_rank=2))
     frozen_base.by_formula(adapter)

@@ -1,16 +1,15 @@
 """A tiny base, an adapter whose LoRA is not zero, drawn people, and everything loaded once."""
 
-import os
 from pathlib import Path
-
-os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from PIL import Image
 
 from components.inference import Dials, IdentityCard, Personalizer
 from components.model import ModelConfig, PhotoVerseAdapter, load_base, save_adapter
-from tests.factories import drawn_people, tiny_base
+from components.portraits.world import portrait
+from tests.factories import tiny_base
 
 FEW = Dials(num_inference_steps=3, guidance_scale=3.0)
 
@@ -36,7 +35,10 @@ def adapter_file(model_config: ModelConfig, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    return sorted((drawn_people(tmp_path_factory.mktemp("people")) / "images").glob("*.png"))
+    folder = tmp_path_factory.mktemp("people")
+    for person in range(4):
+        Image.fromarray(portrait(person, 0).image_uint8).save(folder / f"{person}.png")
+    return sorted(folder.glob("*.png"))
 
 
 @pytest.fixture(scope="session")
