@@ -42,6 +42,9 @@ _ROWS: tuple[_Row, ...] = (
     ("clip", "CLIP: picture to caption, top-1 of 100", "image_to_text_top1", _percent, "60%"),
     ("clip", "CLIP: caption to picture, top-1 of 100", "text_to_image_top1", _percent, "60%"),
     ("clip", "CLIP: same person by a masked crop, top-1 of 100, last layer", "person_top1", _percent, ""),
+    ("vision", "CLIP goes on: picture to caption, top-1 of 100", "image_to_text_top1", _percent, "60%"),
+    ("vision", "CLIP goes on: caption to picture, top-1 of 100", "text_to_image_top1", _percent, "60%"),
+    ("vision", "CLIP goes on: same person by a masked crop, top-1 of 100", "person_top1", _percent, ""),
     ("unet", "UNet: face found by CenterFace", "face_found", _percent, "97%"),
     ("unet", "the same on drawn pictures", "face_found_drawn", _percent, ""),
     ("unet", "UNet: obeys background colour", "background", _percent, "95%"),
@@ -63,7 +66,12 @@ _ROWS: tuple[_Row, ...] = (
     ("judge", "second judge: top-1 of 100 (base's size)", "top1_small", _percent, ""),
     ("judge", "second judge: equal error rate (base's size)", "eer_small", _percent, ""),
 )
-_PARTS = {"identity": "face_pack", "judge": "face_pack", "clip": "text_encoder, image_encoder"}
+_PARTS = {
+    "identity": "face_pack",
+    "judge": "face_pack",
+    "clip": "text_encoder, image_encoder",
+    "vision": "image_encoder",
+}
 
 
 def write_card(base: Path, config: PretrainConfig) -> Path:

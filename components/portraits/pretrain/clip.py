@@ -36,7 +36,7 @@ def train_clip(shop: Workshop) -> dict[str, float]:
     text, vision = build_text_encoder(architecture, len(tokenizer)), build_image_encoder(architecture)
     head = nn.ModuleDict(
         {
-            "temperature": _Temperature(),
+            "temperature": Temperature(1 / 0.07),
             "narrow": nn.Linear(architecture.vision.width, architecture.face.embedding, bias=False),
             "names": ArcFace(architecture.face.embedding, shop.people.count),
         }
@@ -45,8 +45,9 @@ def train_clip(shop: Workshop) -> dict[str, float]:
 
     def loss(rng: np.random.Generator, done: float) -> dict[str, torch.Tensor]:
         picked, told = shop.picks(rng, batch), batch // 2
-        pictures, sentences = _draw(shop, picked, told, rng)
-        features = image_features(vision, pictures, keep=0.5 if done < DENSE_FROM else 1.0)
+        pictures, sentences = draw(shop, picked, told, rng)
+        tokens = image_tokens(vision, pictures, keep=0.5 if done < DENSE_FROM else 1.0)
+        features = vision.vision_model.post_layernorm(tokens[:, 0])
         seen = F.normalize(vision.visual_projection(features[:told]))
         said = F.normalize(text(**tokenize(tokenizer, sentences)).pooler_output)
         logits = head["temperature"](seen @ said.T)
@@ -63,37 +64,43 @@ def train_clip(shop: Workshop) -> dict[str, float]:
     return clip_figures(shop, text, vision, tokenizer)
 
 
-class _Temperature(nn.Module):
-    """The learned scale of cosines, at most 100."""
+class Temperature(nn.Module):
+    """The learned scale of cosines, at most 100.
 
-    def __init__(self) -> None:
+    Args:
+        start: Scale at the start.
+    """
+
+    def __init__(self, start: float) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(np.log(1 / 0.07), dtype=torch.float32))
+        self.log_scale = nn.Parameter(torch.tensor(np.log(start), dtype=torch.float32))
 
     def forward(self, cosines: torch.Tensor) -> torch.Tensor:
+        """Logits, of the shape of the cosines."""
         return cosines * self.log_scale.exp().clamp(max=100)
 
 
-def _draw(
+def draw(
     shop: Workshop, picked: np.ndarray, told: int, rng: np.random.Generator
 ) -> tuple[torch.Tensor, list[str]]:
+    """Frames with what is said of them first, then face crops: (B, 3, H, W) and `told` sentences."""
     people, size = shop.people, shop.size
     frames = [recolour(frame(people, index, size, rng)[0], rng, 0.3) for index in picked[:told]]
     crops = [recolour(identity_crop(people, index, size, rng), rng, 0.5) for index in picked[told:]]
     return to_m11(frames + crops), [words(people, index, rng) for index in picked[:told]]
 
 
-def image_features(
+def image_tokens(
     vision: CLIPVisionModelWithProjection, images_m11: torch.Tensor, keep: float = 1.0
 ) -> torch.Tensor:
-    """Pooled features (B, D) before projection, from a random share of patches, the same for the batch."""
+    """Last hidden states (B, T, D), CLS first, of a random share of the patches, the same for the batch."""
     tower = vision.vision_model
     tokens = tower.pre_layrnorm(tower.embeddings(images_m11))
     if keep < 1:
         patches = tokens.shape[1] - 1
         kept = 1 + torch.randperm(patches)[: max(1, round(keep * patches))]
         tokens = tokens[:, torch.cat([torch.zeros(1, dtype=torch.long), kept])]
-    return tower.post_layernorm(tower.encoder(inputs_embeds=tokens).last_hidden_state[:, 0])
+    return tower.encoder(inputs_embeds=tokens).last_hidden_state
 
 
 def load_tokenizer(shop: Workshop) -> CLIPTokenizer:

@@ -64,7 +64,8 @@ def make_encoder_linear(vae: Any, matrix: np.ndarray, mean: np.ndarray) -> None:
     for module in [*encoder.modules(), vae.quant_conv]:
         if isinstance(module, nn.Conv2d):
             module.weight.zero_()
-            module.bias.zero_()
+            if module.bias is not None:
+                module.bias.zero_()
     _copy_channels(encoder.conv_in, 3)
     _copy_channels(vae.quant_conv, 2 * len(matrix))
     for block in encoder.down_blocks[:-1]:
@@ -138,7 +139,7 @@ def _project(encoder: Any, matrix: np.ndarray, mean: np.ndarray, groups: int) ->
     return CONSTANT * ((size - 2 * share) / size) ** 0.5
 
 
-def _read_out(conv_out: nn.Conv2d, components: int, groups: int, spread: float) -> None:
+def _read_out(conv_out: Any, components: int, groups: int, spread: float) -> None:
     size, share = conv_out.in_channels // groups, components // groups
     for component in range(components):
         start = component // share * size + component % share

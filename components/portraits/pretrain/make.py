@@ -77,6 +77,10 @@ def _trainer(part: Part) -> Callable[[Workshop], dict]:
         from components.portraits.pretrain.clip import train_clip
 
         return train_clip
+    if part == "vision":
+        from components.portraits.pretrain.vision import train_vision
+
+        return train_vision
     if part == "unet":
         from components.portraits.pretrain.unet import train_unet
 

@@ -27,7 +27,7 @@ from components.portraits.pretrain.people import load_people
 from components.portraits.pretrain.vae import aligned, face_weight
 from tests.factories import TINY
 
-STEPS = {"identity": 40, "vae": 30, "clip": 80, "attributes": 25, "unet": 50, "judge": 60}
+STEPS = {"identity": 40, "vae": 30, "clip": 80, "vision": 60, "attributes": 25, "unet": 50, "judge": 60}
 SIZES = TINY.model_copy(
     update={
         "unet": TINY.unet.model_copy(update={"attention_levels": (False, True)}),
@@ -43,7 +43,7 @@ SMALL = PretrainConfig(
     picture_size=64,
     save_every=1000,
     sample_steps=3,
-    **{part: Budget(steps=STEPS[part], batch=8, learning_rate=2e-3, warmup=5) for part in PARTS},
+    **{part: Budget(steps=STEPS[part], batch=12, learning_rate=3e-3, warmup=5) for part in PARTS},
 )
 
 
@@ -65,7 +65,7 @@ def shop(made):
 
 @pytest.mark.parametrize("part", PARTS)
 def test_each_part_ends_better_than_it_began(made, part):
-    key = {"vae": "mse", "clip": "captions"}.get(part, "loss")
+    key = {"vae": "mse", "clip": "captions", "vision": "pooled"}.get(part, "loss")
     rows = [json.loads(row) for row in (made[0] / "losses" / f"{part}.jsonl").read_text().splitlines()]
     values = [row[key] for row in rows]
     assert len(values) == STEPS[part]
@@ -220,6 +220,22 @@ def test_words_fit_the_tokenizer(made, shop):
     assert len(said) > 10
     pieces = [piece for caption in shop.people.captions for piece in tokenizer.tokenize(caption)]
     assert np.mean([piece.endswith("</w>") for piece in pieces]) > 0.99
+
+
+def test_set_encoder_gives_the_principal_components(shop):
+    from components.portraits.architecture import build_vae
+    from components.portraits.pretrain.linear import make_encoder_linear, principal_components
+
+    pictures = to_m11([frame(shop.people, index, 64, None)[0] for index in range(20)])
+    vae = build_vae(SIZES)
+    matrix, mean = principal_components(pictures, 4, 8)
+    make_encoder_linear(vae, matrix, mean)
+    with torch.no_grad():
+        found = vae.encode(pictures[:3]).latent_dist.mean
+    cells = pictures[:3].reshape(3, 3, 16, 4, 16, 4).permute(0, 2, 4, 3, 5, 1).reshape(3, 16, 16, 48).double()
+    wanted = torch.einsum("bhwp,cp->bchw", cells - torch.from_numpy(mean), torch.from_numpy(matrix))
+    assert found.shape == (3, 8, 16, 16)
+    assert torch.allclose(found.double(), wanted, atol=0.02 * wanted.std().item())
 
 
 def test_measures_of_perfect_and_of_blind_embeddings():
