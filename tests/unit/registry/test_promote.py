@@ -89,6 +89,12 @@ def test_a_rerun_does_not_register_twice(run, report, checkpoint):
     assert len(run.store.versions()) == 1
 
 
+def test_a_base_that_was_moved_is_the_same_base(run, report, checkpoint):
+    assert run(report(), checkpoint(), model=Settings(base="here/base")).version == "1"
+    assert run(report(), checkpoint(), model=Settings(base="there/base")).version == "1"
+    assert run(report(), checkpoint(weights=b"others")).version == "2"
+
+
 def test_a_worse_candidate_is_kept_as_challenger_and_says_why(run, report, checkpoint):
     run(report(), checkpoint())
     worse = run(report(generated=0.4, generated_interval=(0.35, 0.45)), checkpoint("other", b"other"))
@@ -146,9 +152,9 @@ def test_a_base_above_the_limit_is_named_and_not_copied(
 ):
     base = tmp_path / "large"
     base.mkdir()
-    (base / "weights.safetensors").write_bytes(b"x" * 10)
+    (base / "weights.safetensors").write_bytes(b"x" * 1_100_000)
     promote(
-        config=RegistryConfig(model_name=run.store.name, base_inside_mb=0),
+        config=RegistryConfig(model_name=run.store.name, base_inside_mb=1),
         model=Settings(base=str(base)),
         face=Settings(),
         runtime=RuntimeConfig(),

@@ -137,6 +137,7 @@ def bomb() -> str:
         (photo("GIF"), "no picture file"),
         (photo("PNG", (64, 64))[:200], "damaged"),
         ("A" * 200_000, "larger than 100000 bytes"),
+        (photo("PNG", (1200, 1000)), "1200 x 1000 pixels; allowed: 1000000"),
         (bomb(), "pixels; allowed"),
     ],
 )
