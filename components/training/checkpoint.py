@@ -9,6 +9,7 @@ A checkpoint lists its files with their checksums; one that is not whole is refu
 """
 
 import json
+import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from components.training.optimizer_state import (
     scaler_state,
 )
 
+logger = logging.getLogger(__name__)
 STATE_FILE = "state.json"
 TENSORS_FILE = "state.safetensors"
 EMA_FILE = "ema.safetensors"
@@ -112,6 +114,26 @@ def check_checkpoint(folder: Path) -> None:
             raise ValueError(f"the checkpoint {folder} is not whole: {name} is missing")
         if sha256_file(folder / name) != checksum:
             raise ValueError(f"the checkpoint {folder} is damaged: {name} differs from what was written")
+
+
+def last_whole(latest: Path) -> Path:
+    """Returns `latest`, or the newest of the older checkpoints beside it that is whole.
+
+    Raises:
+        ValueError: None of them is; the message says what is wrong with the latest.
+    """
+    older = sorted(
+        path for path in latest.parent.glob("checkpoint_*") if path.is_dir() and path.name < latest.name
+    )
+    fault: ValueError | None = None
+    for folder in (latest, *reversed(older)):
+        try:
+            check_checkpoint(folder)
+            return folder
+        except ValueError as error:
+            fault = fault or error
+            logger.warning("%s; looking for an older one", error)
+    raise ValueError(f"no checkpoint to resume from: {fault}")
 
 
 @contextmanager

@@ -14,8 +14,8 @@ from components.training.loop import run_worker
 logger = logging.getLogger(__name__)
 # What may differ between the attempts of one run: it decides where and how fast, not what is learned.
 FREE_SETTINGS = frozenset(
-    {"num_workers", "cpus_per_worker", "micro_batch_size", "use_gpu", "checkpoint_every", "keep_checkpoints",
-     "max_failures", "validation"}
+    {"num_workers", "cpus_per_worker", "micro_batch_size", "use_gpu", "zero_stage", "gradient_checkpointing",
+     "checkpoint_every", "keep_checkpoints", "max_failures", "validation"}
 )  # fmt: skip
 
 
@@ -68,15 +68,14 @@ def launch(job: Job) -> dict[str, Any]:
         RuntimeError: The run failed more often than allowed; the message holds the first worker's error.
         ValueError: Training had to stop, e.g. because the loss was no number.
     """
-    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig
-    from ray.train.torch import TorchTrainer
+    from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, TrainingFailedError
 
-    from components.training.local_ray import LocalTorchTrainer
+    from components.training.trainer import Trainer
 
-    trainer_class = LocalTorchTrainer if job.runtime.ray_address == "local" else TorchTrainer
     (job.folder / OUTCOME_FILE).unlink(missing_ok=True)
-    trainer = trainer_class(
+    trainer = Trainer(
         run_worker,
+        local=job.runtime.ray_address == "local",
         train_loop_config={"job": job},
         scaling_config=scaling(job.config, job.runtime.device),
         run_config=RunConfig(
@@ -87,12 +86,35 @@ def launch(job: Job) -> dict[str, Any]:
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
         ),
     )
-    with ShownProgress(job):
-        trainer.fit()
+    try:
+        with ShownProgress(job):
+            trainer.fit()
+    except TrainingFailedError as error:
+        raise explained(error, job) from error
     outcome = json.loads((job.folder / OUTCOME_FILE).read_text(encoding="utf-8"))
     if "error" in outcome:
         raise ValueError(f"run {job.run_name!r} stopped: {outcome['error']}")
     return outcome
+
+
+def explained(error: Exception, job: Job) -> Exception:
+    """Returns what went wrong in one line: a ValueError for faults of input, a RuntimeError else."""
+    from components.training.trainer import input_fault, worker_failures
+
+    fault = input_fault(error)
+    if fault is not None:
+        return ValueError(f"run {job.run_name!r} stopped: {fault}")
+    failures = worker_failures(error)
+    if not failures:
+        return RuntimeError(f"run {job.run_name!r} failed: {str(error).splitlines()[-1]}")
+    first, failure = next(iter(failures.items()))
+    kept = (
+        f"its checkpoints are in {job.folder / CHECKPOINTS_FOLDER}; the same run name goes on from the last"
+    )
+    return RuntimeError(
+        f"run {job.run_name!r} failed more than {job.config.max_failures} times, at last on rank {first} "
+        f"with {type(failure).__name__}: {str(failure).strip().splitlines()[0]}; {kept}"
+    )
 
 
 def scaling(config: TrainConfig, device: str) -> Any:

@@ -19,6 +19,7 @@ from components.core import (
 )
 from components.training.checkpoint import (
     TrainState,
+    last_whole,
     load_checkpoint,
     save_checkpoint,
     scratch_folder,
@@ -241,7 +242,7 @@ def run_worker(values: dict[str, Any]) -> None:
         worker.resume(None)
     else:
         with checkpoint.as_directory() as folder:
-            worker.resume(Path(folder))
+            worker.resume(last_whole(Path(folder)))
     worker.run(report_checkpoint)
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from components.core import Checkpoint, RuntimeConfig, ShardManifest, TrackingConfig, ray_session
-from components.face import FaceConfig
+from components.face import FaceConfig, identity_onnx_path
 from components.model import ModelConfig
 from components.training.config import TrainConfig
 from components.training.job import ADAPTER_FILE, Job
@@ -46,6 +46,7 @@ def train(
         RuntimeError: Workers failed more often than `max_failures`, or DeepSpeed cannot compile here.
     """
     check_manifest(manifest, config)
+    check_identity_network(config, face, model)
     job = make_job(config, model, face, runtime, tracking, manifest, folder, run_name)
     earlier = claim_folder(job)
     settings = {"train": config.model_dump(mode="json"), "model": model.model_dump(mode="json")}
@@ -56,7 +57,7 @@ def train(
         with ray_session(runtime):
             outcome = launch(replace(job, run_id=run_id))
         status = "FINISHED"
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     finally:
@@ -85,6 +86,13 @@ def check_manifest(manifest: ShardManifest, config: TrainConfig) -> None:
             f"the shards in {manifest.folder} hold no held-out or validation people ({manifest.samples}): "
             "reference_gain cannot be measured"
         )
+
+
+def check_identity_network(config: TrainConfig, face: FaceConfig, model: ModelConfig) -> None:
+    """Raises a ValueError, before anything is started, if the identity loss has no network."""
+    base = Path(model.base)
+    if config.face_loss.lambda_face > 0:
+        identity_onnx_path(face, base if base.is_dir() else None)
 
 
 def make_job(
