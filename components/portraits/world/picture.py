@@ -16,6 +16,7 @@ from components.portraits.world.shape import DEPTH, Expression, Head, Rays, anti
 from components.portraits.world.view import View, draw_view
 
 _NOISE_NAMESPACE = 7304
+NOTHING = np.zeros((), np.float32)
 _HAT_LINE = -0.36
 
 
@@ -110,7 +111,7 @@ class _Scene:
 
     def _behind(self, picture: np.ndarray) -> None:
         side = self.light.key[0]
-        if self.shell:
+        if self.shell and self.cut:
             angle, v = self.shell.angle(self.shell.far), self.shell.far[1]
             tone = 0.58 * self.light.ambient / 0.54 * strands(angle, v, self.cut.curl)
             body.over(
@@ -150,7 +151,7 @@ class _Scene:
 
     def _ears(self, picture: np.ndarray, rays: Rays, depth: np.ndarray) -> np.ndarray:
         if self.cut and self.cut.side > 0.15:
-            return np.float32(0)
+            return NOTHING
         half_width = float(self.head.profile(np.float32(self.identity.eye_level + 0.1))[1])
         covers = []
         for side in (-1, 1):
@@ -161,8 +162,8 @@ class _Scene:
         return np.maximum(*covers)
 
     def _front_hair(self, picture: np.ndarray) -> np.ndarray:
-        if not self.shell:
-            return np.float32(0)
+        if not (self.shell and self.cut):
+            return NOTHING
         angle, v = self.shell.angle(self.shell.near), self.shell.near[1]
         cover = self.cut.covers(angle, v) * self.shell.outline
         normals = self.shell.normals()
@@ -177,7 +178,7 @@ class _Scene:
     def _hat(self, picture: np.ndarray) -> np.ndarray:
         identity = self.identity
         if identity.hat == "none":
-            return np.float32(0)
+            return NOTHING
         colour = rgb01(HAT_COLOURS[identity.hat_colour])
         volume = (self.cut.volume if self.cut else 0.0) + 0.05
         shell = Shell(identity, self.rays, volume, 0.10 if identity.hat != "cap" else 0.04, 0.0, 0.0)

@@ -156,7 +156,7 @@ class Head:
         slope_v = cv2.Sobel(self.bumps, cv2.CV_32F, 0, 1, ksize=3, scale=0.125 / step_v)
         self._slopes = cv2.merge([slope_u, slope_v])
 
-    def profile(self, v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def profile(self, v: np.ndarray | np.float32) -> tuple[np.ndarray, np.ndarray]:
         """Squared relative size of the section at v (negative beyond top and chin), and its half width."""
         index = np.minimum(np.maximum((v + 1.6) * (1023 / 3.2), 0), 1023).astype(np.int32)
         return self._section[index], self._half_width[index]
@@ -165,7 +165,7 @@ class Head:
         """Height w of the front surface at one point."""
         section, width = self.profile(np.float32(v))
         bump = look_up(self.bumps, np.array([[u]], np.float32), np.array([[v]], np.float32))[0, 0]
-        return float(DEPTH * np.sqrt(max(section - (u / width) ** 2, 0)) + bump)
+        return float(DEPTH * np.sqrt(np.maximum(section - (u / width) ** 2, 0)) + bump)
 
     def silhouette(self, rays: Rays) -> np.ndarray:
         """Field over the picture, positive where the head is."""

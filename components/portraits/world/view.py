@@ -67,7 +67,11 @@ def draw_view(seed: int, identity: Identity | None = None) -> View:
         background=names[int(rng.integers(len(names)))],
         background_slope=float(rng.uniform(0.02, 0.16)),
         background_angle=float(rng.uniform(0, 2 * np.pi)),
-        cloth_rgb=tuple(float(c) for c in rng.uniform(0.12, 0.85, 3)),
+        cloth_rgb=(
+            float(rng.uniform(0.12, 0.85)),
+            float(rng.uniform(0.12, 0.85)),
+            float(rng.uniform(0.12, 0.85)),
+        ),
         scale=float(rng.uniform(0.95, 1.06)),
         shift_x=float(np.clip(rng.normal(0, 0.03), -0.07, 0.07)),
         shift_y=float(np.clip(rng.normal(0, 0.025), -0.06, 0.06)),
