@@ -80,7 +80,7 @@ def wait_until(true, timeout_s: float, what: str) -> float:
     while time.monotonic() - start < timeout_s:
         if true():
             return time.monotonic() - start
-        time.sleep(0.5)
+        time.sleep(1)
     raise AssertionError(f"waited {timeout_s} s in vain: {what}")
 
 
@@ -148,7 +148,14 @@ def test_cancelling_ends_the_stage_within_20_s(prefect, tiny_profile):
         next(word for line in printed.splitlines() if "UUID" in line for word in line.split() if "-" in word)
     )
     log = Path(yaml.safe_load(tiny_profile.read_text())["root"]) / "cancelled" / "logs" / "train.log"
-    wait_until(lambda: log.is_file() and "[" in log.read_text(), 1500, "training did not start")
+
+    def training():
+        assert prefect.state(run) not in ("Failed", "Crashed"), prefect.command("flow-run", "logs", str(run))[
+            -3000:
+        ]
+        return log.is_file() and "(RayTrainWorker" in log.read_text()
+
+    wait_until(training, 1500, "training did not start")
     wait_until(lambda: len(stage_processes()) > 3, 60, "Ray did not start")
     time.sleep(10)
     prefect.command("flow-run", "cancel", str(run))
