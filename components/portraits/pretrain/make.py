@@ -5,9 +5,6 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-import cv2
-import torch
-
 from components.core import setup_logging, write_text_atomic
 from components.portraits.architecture import create_base
 from components.portraits.pretrain.card import write_card
@@ -30,9 +27,6 @@ def make_base(config: PretrainConfig, work: Path, out: Path) -> dict:
         The figures by part, as in `out/figures.json`.
     """
     setup_logging(work / "log.txt")
-    torch.set_num_threads(config.threads)
-    torch.set_flush_denormal(True)
-    cv2.setNumThreads(1)
     if not (out / "model_index.json").is_file():
         create_base(out, config.architecture)
     shop = open_workshop(config, work, out)
