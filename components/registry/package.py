@@ -62,10 +62,10 @@ def package_fingerprint(
     """Returns the identity of what would be registered: weights, the base they fit, settings."""
     adapter = Path(checkpoint.adapter)
     card = adapter.with_suffix(".json")
-    fits = json.loads(card.read_text(encoding="utf-8")).get("fits") if card.is_file() else None
-    settings = model.model_dump(mode="json") | {
-        "base": None
-    }  # a moved base is the same base: `fits` has its hash
+    fits = json.loads(card.read_text(encoding="utf-8")).get("fits", {}) if card.is_file() else {}
+    # A moved base is the same base: `fits` has its hash.
+    fits.pop("base_name", None)
+    settings = model.model_dump(mode="json") | {"base": None}
     return fingerprint(SCHEMA, sha256_file(adapter), fits, settings, face, config.limits)
 
 
