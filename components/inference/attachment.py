@@ -48,6 +48,8 @@ from components.model import (
 def attach(pipe: Any, adapter: PhotoVerseAdapter | Path | str) -> "Attachment":
     """Turns a stock pipeline into a PhotoVerse one; called without `inputs` it draws as it did.
 
+    After a call with `inputs`, alpha stays as that call set it, as with any LoRA; `detach` takes all away.
+
     Args:
         pipe: A diffusers pipeline with a `unet`, `text_encoder` and `tokenizer`. Attach before offloading it.
         adapter: A loaded adapter (moved to the UNet's device and dtype), or the path of its safetensors file.
