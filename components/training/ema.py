@@ -31,8 +31,12 @@ class Ema:
         for name, parameter in self._parameters.items():
             self.average[name].lerp_(parameter.detach().float(), 1 - decay)
 
+    def whole(self) -> dict[str, Tensor]:
+        """Returns the averaged weights on the CPU."""
+        return {name: value.cpu() for name, value in self.average.items()}
+
     @torch.no_grad()
     def apply(self) -> None:
-        """Replaces the weights by their average."""
+        """Replaces the weights that the model computes with by their average; DeepSpeed's masters stay."""
         for name, parameter in self._parameters.items():
             parameter.copy_(self.average[name])

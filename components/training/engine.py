@@ -7,18 +7,13 @@ On the CPU the optimizer is torch's AdamW, because DeepSpeed's own costs minutes
 import logging
 import math
 import os
-import shutil
-import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from components.training.config import OptimizerConfig, TrainConfig
-
-COMPILERS = ("c++", "g++", "clang++")
 
 
 def deepspeed_settings(config: TrainConfig, world_size: int, dtype: torch.dtype) -> dict[str, Any]:
@@ -42,27 +37,6 @@ def deepspeed_settings(config: TrainConfig, world_size: int, dtype: torch.dtype)
     return settings
 
 
-def check_toolchain() -> None:
-    """Makes sure that DeepSpeed can compile the small op that it needs at its first start on a CPU.
-
-    Raises:
-        RuntimeError: No C++ compiler or no ninja; the message says what to install.
-    """
-    programs = str(Path(sys.executable).parent)  # ninja comes as a Python package, beside the interpreter
-    if programs not in os.environ.get("PATH", "").split(os.pathsep):
-        os.environ["PATH"] = os.pathsep.join([programs, os.environ.get("PATH", "")])
-    named = os.environ.get("CXX")
-    if not any(shutil.which(name) for name in ((named,) if named else COMPILERS)):
-        raise RuntimeError(
-            f"no C++ compiler found ({named or ', '.join(COMPILERS)}): DeepSpeed compiles a small op at its "
-            "first start; install one, e.g. the package g++ or build-essential"
-        )
-    if not shutil.which("ninja"):
-        raise RuntimeError(
-            "ninja is not installed: DeepSpeed needs it to compile; `pip install ninja` mends it"
-        )
-
-
 def start_engine(
     model: nn.Module, parameters: list[nn.Parameter], config: TrainConfig, dtype: torch.dtype
 ) -> Any:
@@ -73,17 +47,16 @@ def start_engine(
         parameters: What is trained.
         config: The run.
         dtype: float32 on the CPU; bfloat16 or float16 makes DeepSpeed keep float32 masters.
-
-    Raises:
-        RuntimeError: DeepSpeed cannot compile here.
     """
-    check_toolchain()
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     import deepspeed
 
     deepspeed.utils.logger.setLevel(logging.ERROR)
+    # On a CPU DeepSpeed would compile an all-reduce through shared memory at its first start: half a minute,
+    # a compiler that may be missing, a lock that a killed start leaves behind for ever. Gloo does without.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     world_size = torch.distributed.get_world_size()
     engine, *_ = deepspeed.initialize(
         model=model,

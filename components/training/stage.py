@@ -43,7 +43,7 @@ def train(
 
     Raises:
         ValueError: Settings, shards or folder do not fit; or the loss was no number.
-        RuntimeError: Workers failed more often than `max_failures`, or DeepSpeed cannot compile here.
+        RuntimeError: Workers failed more often than `max_failures`.
     """
     check_manifest(manifest, config)
     check_identity_network(config, face, model)

@@ -1,7 +1,12 @@
 """Training on Ray and DeepSpeed: a killed worker changes nothing, and one worker agrees with two."""
 
+import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +22,7 @@ from components.training.launch import claim_folder, launch
 from components.training.stage import make_job
 from components.training.tracking import read_history
 from tests.factories import tiny_base
+from tests.unit.training.made_runs import run_alone
 from tests.unit.training.made_shards import made_shards
 
 EXACT = ("step", "loss", "diffusion", "face", "text_regularizer", "visual_regularizer", "gradient_norm")
@@ -123,3 +129,77 @@ def test_a_folder_of_another_run_is_refused(undisturbed, parts):
         train(config=other, **parts, folder=folder, run_name="undisturbed")
     with pytest.raises(ValueError, match=r"\(run_name differ\)"):
         train(config=TrainConfig.parse(SETTINGS, source="a test"), **parts, folder=folder, run_name="mine")
+
+
+def test_one_worker_goes_on_where_two_stopped(undisturbed, parts, tmp_path):
+    """The same samples in the same order from the checkpoint on, and the same losses to rounding."""
+    checkpoints = sorted((Path(undisturbed.folder) / "checkpoints" / "undisturbed").glob("checkpoint_*"))
+    assert len(checkpoints) == 2  # steps 16 and 20: the one of step 8 was not to be kept
+    config = TrainConfig.parse(SETTINGS | {"num_workers": 1}, source="a test")
+    job = make_job(config, **parts, folder=tmp_path / "run", run_name="undisturbed")
+    run_alone(replace(job, run_id=None), resume_from=checkpoints[0])
+    found, expected = losses(job.folder), losses(Path(undisturbed.folder))[16:]
+    assert [row["step"] for row in found] == [17, 18, 19, 20]
+    for one, two in zip(found, expected, strict=True):
+        assert one == pytest.approx(two, rel=1e-5, abs=1e-5)
+
+
+RUN = """
+import json, sys
+from pathlib import Path
+from components.core import RuntimeConfig, ShardManifest, TrackingConfig
+from components.face import FaceConfig
+from components.model import ModelConfig
+from components.training import TrainConfig, train
+given = json.loads(sys.argv[1])
+train(
+    config=TrainConfig.parse(given["train"], source="argv"),
+    model=ModelConfig.parse(given["model"], source="argv"),
+    face=FaceConfig(),
+    runtime=RuntimeConfig.parse(given["runtime"], source="argv"),
+    tracking=TrackingConfig.parse(given["tracking"], source="argv"),
+    manifest=ShardManifest.load(Path(given["manifest"])),
+    folder=Path(given["folder"]),
+    run_name="driver",
+)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_driver_changes_nothing(undisturbed, parts, tmp_path):
+    folder = tmp_path / "run"
+    given = {name: parts[name].model_dump(mode="json") for name in ("model", "runtime", "tracking")}
+    given |= {
+        "train": SETTINGS,
+        "folder": str(folder),
+        "manifest": str(parts["manifest"].save(tmp_path / "m.json")),
+    }
+    command = [sys.executable, "-c", RUN, json.dumps(given)]
+    first = subprocess.Popen(command)
+    while len(losses(folder)) < 11:
+        assert first.poll() is None
+        time.sleep(0.05)
+    first.kill()
+    first.wait()
+    before = len(losses(folder))
+    assert before < 20
+    assert subprocess.run(command, check=False).returncode == 0
+    assert losses(folder) == losses(Path(undisturbed.folder))
+    expected, found = load_file(undisturbed.adapter), load_file(folder / "adapter.safetensors")
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+
+
+@pytest.mark.slow
+def test_a_damaged_shard_stops_the_run_at_once_and_is_named(parts, ray_local, tmp_path):
+    manifest = parts["manifest"]
+    copy = shutil.copytree(manifest.folder, tmp_path / "shards")
+    damaged = copy / next(shard.name for shard in manifest.shards if shard.split == "train")
+    damaged.write_bytes(damaged.read_bytes()[:5000])
+    given = parts | {"manifest": manifest.model_copy(update={"folder": str(copy)})}
+    with pytest.raises(ValueError, match=f"stopped: .*{damaged.name}"):
+        train(
+            config=TrainConfig.parse(SETTINGS, source="a test"),
+            **given,
+            folder=tmp_path / "run",
+            run_name="d",
+        )

@@ -37,6 +37,16 @@ def test_a_resumed_run_is_bitwise_the_undisturbed_one(make_job, run):
     assert (again.folder / ADAPTER).read_bytes() == (job.folder / ADAPTER).read_bytes()
 
 
+@pytest.mark.parametrize("stage", [0, 2])
+def test_the_averaged_weights_are_what_is_saved(make_job, run, stage):
+    job = make_job(ema_decay=0.99, steps=3, zero_stage=stage, **BARE)
+    worker, _ = run(job)
+    saved = load_file(job.folder / ADAPTER)
+    assert all(torch.equal(saved[name], value) for name, value in worker.ema.average.items())
+    last = full_weights(worker.engine, worker.adapter)
+    assert stage == 0 or any(not torch.equal(saved[name], last[name]) for name in last)
+
+
 def test_a_run_is_a_function_of_its_seed(make_job, run, finished):
     same, other = make_job("same"), make_job("other", seed=1, steps=1, **BARE)
     run(same)
@@ -188,3 +198,28 @@ def test_a_checkpoint_of_another_adapter_is_refused(make_job, finished):
     job = replace(job, model=job.model.model_copy(update={"feature_layers": (1, 2)}))
     with pytest.raises(ValueError, match="does not fit the adapter"):
         made_worker(job).resume(finished[2][3])
+
+
+def test_gradient_checkpointing_changes_memory_not_numbers(make_job, run, finished):
+    job = make_job(steps=2, gradient_checkpointing=True, **BARE)
+    worker, _ = run(job)
+    assert worker.engine.module.unet.is_gradient_checkpointing
+    for one, other in zip(losses(finished[0].folder), losses(job.folder), strict=False):
+        assert one == pytest.approx(other, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.slow  # bfloat16 without AVX512-BF16 is slow even at this size
+def test_half_precision_trains_float32_masters_and_resumes_bitwise(make_job, run, finished):
+    jobs = []
+    for name, start in (("whole", None), ("again", 3)):
+        job = make_job(name, **BARE)
+        job = replace(job, runtime=job.runtime.model_copy(update={"dtype": "bfloat16"}))
+        _, kept = run(job, resume_from=None if start is None else jobs[0][1][start])
+        jobs.append((job, kept))
+    whole, again = (job.folder for job, _ in jobs)
+    assert losses(again) == losses(whole)[3:]
+    assert (again / ADAPTER).read_bytes() == (whole / ADAPTER).read_bytes()
+    weights = load_file(whole / ADAPTER)
+    assert any((weight != weight.bfloat16().float()).any() for weight in weights.values())
+    for one, other in zip(losses(finished[0].folder), losses(whole), strict=True):
+        assert one["diffusion"] == pytest.approx(other["diffusion"], rel=0.05)
