@@ -133,7 +133,7 @@ def test_a_folder_of_another_run_is_refused(undisturbed, parts):
 
 def test_one_worker_goes_on_where_two_stopped(undisturbed, parts, tmp_path):
     """The same samples in the same order from the checkpoint on, and the same losses to rounding."""
-    checkpoints = sorted((Path(undisturbed.folder) / "checkpoints" / "undisturbed").glob("checkpoint_*"))
+    checkpoints = sorted((Path(undisturbed.folder) / "checkpoints" / "undisturbed").glob("checkpoint_*/"))
     assert len(checkpoints) == 2  # steps 16 and 20: the one of step 8 was not to be kept
     config = TrainConfig.parse(SETTINGS | {"num_workers": 1}, source="a test")
     job = make_job(config, **parts, folder=tmp_path / "run", run_name="undisturbed")

@@ -65,7 +65,7 @@ class PretrainConfig(StrictConfig):
     vae: Budget = Budget(minutes=20, batch=8, learning_rate=2e-3, weight_decay=0.0, average=0.995)
     clip: Budget = Budget(minutes=12, batch=96, learning_rate=1e-3, weight_decay=5e-2)
     vision: Budget = Budget(minutes=15, batch=64, learning_rate=1e-3, weight_decay=2e-2)
-    unet: Budget = Budget(minutes=45, batch=32, learning_rate=1e-3, average=0.995)
+    unet: Budget = Budget(minutes=80, batch=32, learning_rate=1e-3, average=0.998)
     attributes: Budget = Budget(minutes=3, batch=64, learning_rate=3e-3)
     judge: Budget = Budget(minutes=8, batch=64, learning_rate=3e-3, weight_decay=5e-2)
 
