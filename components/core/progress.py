@@ -1,4 +1,4 @@
-"""Progress of long work: one line with a bar, counts and time left; off a terminal, a log line each 10%."""
+"""Progress of long work: one line with a bar, counts and time left; off a terminal, log lines."""
 
 import logging
 import sys
@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sized
 from typing import Self, TypeVar
 
 T = TypeVar("T")
+LOGGED_EVERY_S = 60.0
+"""Off a terminal a line is logged at each tenth of the work, and after this time without one."""
 logger = logging.getLogger(__name__)
 
 
@@ -21,21 +23,23 @@ class Progress:
 
     def __init__(self, label: str, total: int | None, unit: str = "items") -> None:
         self.label, self.total, self.unit = label, total, unit
-        self.count, self._start, self._shown = 0, time.monotonic(), 0.0
-        self._tenth = 0
+        self.count, self._start, self._tenth = 0, time.monotonic(), 0
+        self._shown = self._start
         self._terminal = sys.stderr.isatty()
 
     def advance(self, n: int = 1, note: str = "") -> None:
         """Adds `n` finished units; `note` is shown at the end of the line."""
         self.count += n
-        now = time.monotonic()
-        if self._terminal and (now - self._shown > 0.2 or self.count == self.total):
-            self._shown = now
+        tenth = self.count * 10 // self.total if self.total else 0
+        waited = time.monotonic() - self._shown
+        if self._terminal and (waited > 0.2 or self.count == self.total):
             sys.stderr.write(f"\r\x1b[K{self.line(note)}")
             sys.stderr.flush()
-        elif not self._terminal and self.total and self.count * 10 // self.total > self._tenth:
-            self._tenth = self.count * 10 // self.total
+        elif not self._terminal and (tenth > self._tenth or waited > LOGGED_EVERY_S):
             logger.info("%s", self.line(note))
+        else:
+            return
+        self._shown, self._tenth = time.monotonic(), tenth
 
     def line(self, note: str = "") -> str:
         """Returns the progress line, e.g. `train [#####-----] 150/300 steps 3.1/s, 0:48 left`."""

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from components.core.settings import RuntimeConfig
 
+logger = logging.getLogger(__name__)
 OFFLINE_ENV = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_V2_ENABLED": "1",
@@ -28,15 +29,30 @@ def ray_session(runtime: RuntimeConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    local = runtime.ray_address == "local"
-    ray.init(
-        address=runtime.ray_address,
-        num_cpus=runtime.num_cpus if local else None,
-        include_dashboard=False if local else None,
-        log_to_driver=True,
-        logging_level=logging.WARNING,
-    )
+    _start(runtime)
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _start(runtime: RuntimeConfig) -> None:
+    """Starts or joins Ray; a local node that missed Ray's fixed 30 s on a busy machine is started once more."""
+    import ray
+
+    local = runtime.ray_address == "local"
+    for last_try in (False, True) if local else (True,):
+        try:
+            ray.init(
+                address=runtime.ray_address,
+                num_cpus=runtime.num_cpus if local else None,
+                include_dashboard=False if local else None,
+                log_to_driver=True,
+                logging_level=logging.WARNING,
+            )
+            return
+        except Exception as error:  # Ray raises plain Exception here
+            ray.shutdown()
+            if last_try or "timed out during startup" not in str(error):
+                raise
+            logger.warning("Ray's node did not start in time (%s); starting it once more", error)

@@ -20,6 +20,17 @@ def test_off_a_terminal_each_tenth_is_logged_once(caplog: pytest.LogCaptureFixtu
     assert len(caplog.records) == 10
 
 
+def test_off_a_terminal_long_work_is_logged_once_a_minute(caplog: pytest.LogCaptureFixture, monkeypatch):
+    clock = iter(range(0, 100_000, 10))
+    monkeypatch.setattr("components.core.progress.time.monotonic", lambda: next(clock))
+    progress = Progress("train", 1_000_000, "steps")
+    with caplog.at_level(logging.INFO):
+        for _ in range(40):  # the clock moves on by 10 s whenever it is read
+            progress.advance()
+    assert 4 <= len(caplog.records) <= 8
+    assert caplog.records[0].message.startswith("train [----")
+
+
 def test_derived_seeds_differ_by_part_and_repeat():
     assert derive_seed(1, "noise", 2) == derive_seed(1, "noise", 2)
     assert len({derive_seed(1, "noise", step) for step in range(100)}) == 100
