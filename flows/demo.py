@@ -128,6 +128,11 @@ def summarize(records: dict[str, dict[str, Any]], folder: Path, seconds: float) 
     }
 
 
+def shown(value: float | None) -> str:
+    """Returns a figure with two digits, or a dash where it could not be measured."""
+    return "-" if value is None else f"{value:.2f}"
+
+
 def say(summary: dict[str, Any], path: Path) -> str:
     """Returns the summary for people."""
     identity, gain = summary["evaluate"]["identity"], summary["train"]["reference_gain"]
@@ -139,7 +144,7 @@ def say(summary: dict[str, Any], path: Path) -> str:
         f"  the right photo helps       {gain:+.1%} of the loss, against another person's photo "
         f"(95%: {low:+.1%} to {high:+.1%})",
         f"  identity of new people      {identity['generated']:.2f} (strangers {identity['floor']:.2f}, "
-        f"base model alone {identity['base_alone']:.2f}, themselves {identity['ceiling']:.2f})",
+        f"base model alone {identity['base_alone']:.2f}, themselves {shown(identity['ceiling'])})",
         f"  found again among them      {identity['retrieval_top1']:.0%} first place, "
         f"{summary['evaluate']['people']} people",
         f"  the gate                    {promotion['decision']}",

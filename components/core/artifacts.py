@@ -108,7 +108,7 @@ class IdentityFigures(StrictConfig):
     generated_interval: tuple[float, float]
     floor: float = Field(description="different people")
     base_alone: float = Field(description='the base model with "a photo of a person"')
-    ceiling: float = Field(description="another photo of the same person")
+    ceiling: float | None = Field(description="another photo of the same person; None: nobody has one")
     retrieval_top1: float = Field(ge=0, le=1)
     by_group: dict[str, float] = {}
     by_gender: dict[str, float] = {}

@@ -153,7 +153,7 @@ def _means(rows: dict[str, dict[str, Figure]], prefix: str) -> dict[str, float]:
 
 
 def identity_figures(table: JudgeFigures) -> IdentityFigures:
-    """Returns the record's short form of a judge's table; a ceiling that could not be measured is NaN."""
+    """Returns the record's short form of a judge's table; None where no ceiling could be measured."""
     row = table.rows["all"]
 
     def mean(column: str) -> float:
@@ -165,7 +165,7 @@ def identity_figures(table: JudgeFigures) -> IdentityFigures:
         generated_interval=row["generated"].interval or (-1.0, 1.0),
         floor=mean("floor"),
         base_alone=mean("base_alone"),
-        ceiling=mean("ceiling"),
+        ceiling=row["ceiling"].mean,
         retrieval_top1=mean("retrieval_top1"),
         by_group=_means(table.rows, "group: "),
         by_gender=_means(table.rows, "gender: "),

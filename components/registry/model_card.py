@@ -47,7 +47,7 @@ def _table(judge: str, figures: IdentityFigures) -> str:
         "generated": f"{figures.generated:.3f} ({low:.3f} to {high:.3f})",
         "floor: different people": f"{figures.floor:.3f}",
         "base model alone": f"{figures.base_alone:.3f}",
-        "ceiling: another photo": f"{figures.ceiling:.3f}",
+        "ceiling: another photo": "not measured" if figures.ceiling is None else f"{figures.ceiling:.3f}",
         "top-1 retrieval": f"{figures.retrieval_top1:.1%}",
         "pictures without a face": f"{figures.no_face_rate:.1%}",
     }

@@ -143,7 +143,7 @@ def test_figures_that_are_no_numbers_are_not_registered(run, report, checkpoint)
 
 
 def test_a_champion_without_a_ceiling_can_be_compared_with(run, report, checkpoint):
-    run(report(ceiling=float("nan")), checkpoint())
+    run(report(ceiling=None), checkpoint())
     assert run(report(generated=0.6), checkpoint("other", b"other")).decision == "promoted"
 
 
