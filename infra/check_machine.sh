@@ -24,6 +24,7 @@ if [ "$1" = "--python" ]; then
 fi
 
 missing=0
+lacking=
 say() {
     echo "error: $1" >&2
     missing=1
@@ -35,6 +36,14 @@ if python=$(find_python); then
     include=$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
     test -f "$include/Python.h" ||
         say "Python 3.11 has no headers: install them (Debian, Ubuntu: apt-get install python3.11-dev)"
+    test "$(uname)" != Linux || lacking=$("$python" -c 'import ctypes
+for name in ("libGL.so.1", "libgthread-2.0.so.0", "libxcb.so.1"):
+    try:
+        ctypes.CDLL(name)
+    except OSError:
+        print(name, end=" ")')
+    test -z "$lacking" ||
+        say "OpenCV's system libraries are missing (${lacking% }): install them (Debian, Ubuntu: apt-get install libgl1 libglib2.0-0 libxcb1)"
 else
     say "Python 3.11 is missing: install it (Debian, Ubuntu: apt-get install python3.11 python3.11-venv python3.11-dev; macOS: brew install python@3.11) or set PYTHON=/path/to/python3.11"
 fi

@@ -95,6 +95,18 @@ def test_the_check_before_installation_says_what_is_missing(complaint, tmp_path)
     assert any(complaint in line and "install" in line for line in lines)
 
 
+def test_the_check_names_a_system_library_that_opencv_needs(tmp_path):
+    script = (PROJECT / "infra" / "check_machine.sh").read_text()
+    (tmp_path / "check.sh").write_text(script.replace("libGL.so.1", "libNone.so.1"))
+    done = subprocess.run(
+        ["/bin/sh", "check.sh"], cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "PYTHON": sys.executable, "PHOTOVERSE_NEED_GB": "0"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "missing (libNone.so.1): install them" in done.stderr
+
+
 def test_the_check_names_a_full_disk(tmp_path):
     script = (PROJECT / "infra" / "check_machine.sh").read_text()
     (tmp_path / "check.sh").write_text(script)
