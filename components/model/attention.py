@@ -7,12 +7,12 @@ With no visual tokens, or sigma = 0 and gamma = 1, the processor gives what diff
 gives, bit for bit. The numbers travel by `cross_attention_kwargs`, the public way of every diffusers
 pipeline:
 
-    visual_tokens  (B, N, D)   f, made by the image adapters
-    gamma, sigma   (B,) or (B, R) weights of the branches; with R columns, column r is for resolution level
-    r (0 = finest) visual_mask    (B, N) bool, optional: which tokens count; each row (and person) needs at
-    least one that does regions        (B, P, h, w) in [0, 1], optional: where each of P persons may act;
-    the N tokens are P equal groups visual_values  list, optional: V_S of every layer is appended to it (for
-    Eq. 8) kv_cache       KeyValueCache, optional: keeps K and V over the denoising steps of one picture
+- `visual_tokens` (B, N, D): f, made by the image adapters.
+- `gamma`, `sigma` (B,) or (B, R): weights of the branches; with R columns, column r is for resolution level
+  r (0 = finest).
+- `visual_mask` (B, N) bool, optional: which tokens count; each row (and person) needs one that does.
+- `regions` (B, P, h, w) in [0, 1], optional: where each of P persons may act; N is P equal groups.
+- `kv_cache` `KeyValueCache`, optional: keeps K and V over the denoising steps of one picture.
 """
 
 import inspect

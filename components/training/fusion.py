@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from components.training.config import FusionConfig
 
 
-def fusion_weights(
+def eq4_random_fusion(
     draws_u: NDArray[np.float64], step: int, config: FusionConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Decides which branches each sample trains.
