@@ -76,7 +76,11 @@ TURNED = [
     {"sigma_schedule": ((0, 0), (0.5, 1))},
     {"gamma_schedule": ((0, 1), (0.5, 2))},
     {"alpha_schedule": ((0, 0), (0.5, 1))},
+    {"m_schedule": ((0, 1), (0.5, 3))},
     {"sigma_levels": (1, 0)},
+    {"gamma_levels": (2, 1)},
+    {"alpha_levels": (1, 0)},
+    {"m_levels": (3, 1)},
 ]
 
 
@@ -91,6 +95,45 @@ def test_a_schedule_that_is_always_one_changes_nothing(personalizer, cards):
     plain = personalizer.generate([cards[0]], ["S*"], [0], FEW)[0]
     flat = FEW.model_copy(update={"sigma_schedule": ((0, 1), (0.5, 1)), "alpha_schedule": ((0, 1), (0.6, 1))})
     assert differ(plain, personalizer.generate([cards[0]], ["S*"], [0], flat)[0]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"m_schedule": ((0, 2), (0.4, 2))}, {"m": 2}),
+        ({"m_schedule": ((0, 1), (1, 3))}, {"m": 1}),  # from the last step's end on: never
+        ({"m_levels": (2, 2)}, {"m": 2}),
+        ({"alpha_levels": (0.5, 0.5)}, {"alpha": 0.5}),
+        ({"alpha_levels": (0, 0)}, {"alpha_schedule": ((0, 0),)}),
+        ({"gamma_levels": (0.5, 0.5), "sigma_levels": (2, 2)}, {"gamma": 0.5, "sigma": 2.0}),
+        ({"sigma_schedule": ((0, 0.5),)}, {"sigma": 0.5}),
+    ],
+)
+def test_two_ways_of_saying_the_same_draw_the_same(personalizer, cards, one, other):
+    persons, prompts = [cards[0], None, cards[1]], ["S* smiling", "a person", "S* and S*"]
+    drawn = [
+        personalizer.generate(persons, prompts, [0, 1, 2], FEW.model_copy(update=dials), ["hat", "", "hat"])
+        for dials in (one, other)
+    ]
+    assert all(differ(*pair) <= 1 for pair in zip(*drawn, strict=True))
+
+
+def test_rows_with_schedules_of_their_own_stand_beside_each_other(personalizer, cards):
+    """Some turn m at other moments, some by level, some not at all; each is drawn as it would be alone."""
+    dials = [
+        FEW.model_copy(update=update)
+        for update in (
+            {"m_schedule": ((0, 1), (0.5, 3))},
+            {"m_schedule": ((0, 3), (0.3, 2))},
+            {"m": 2},
+            {"m_levels": (1, 3)},
+        )
+    ]
+    prompts = ["S*", "S* smiling", "a photo of S*", "S* at home"]
+    together = personalizer.generate(cards, prompts, range(4), dials)
+    for i in range(4):
+        alone = personalizer.generate(cards[i : i + 1], prompts[i : i + 1], [i], dials[i])[0]
+        assert differ(alone, together[i]) <= 1
 
 
 def test_a_schedule_after_the_last_step_is_sigma_zero(personalizer, cards):
