@@ -111,21 +111,16 @@ def test_alpha_may_differ_by_resolution_level(base, adapter):
 def test_each_resolution_level_may_read_a_text_of_its_own(base, adapter):
     install(base.unet, adapter)
     width = base.unet.config.cross_attention_dim
-    texts = [torch.randn(2, 7, width, generator=torch.Generator().manual_seed(i)) for i in (0, 1)]
-    plain = run(base.unet)  # reads the first of these at every level
-    for level in (0, 1):
-        two = [texts[0], texts[0]]
-        torch.testing.assert_close(
-            run(base.unet, cross_attention_kwargs={"texts": two}), run_with(base, texts[0])
-        )
-        two[level] = texts[1]
-        assert not torch.allclose(run(base.unet, cross_attention_kwargs={"texts": two}), plain, atol=1e-4)
-    both = [texts[1], texts[1]]
-    torch.testing.assert_close(
-        run(base.unet, cross_attention_kwargs={"texts": both}), run_with(base, texts[1])
-    )
+    one, other = (torch.randn(2, 7, width, generator=torch.Generator().manual_seed(i)) for i in (3, 4))
+    by_text = {id(text): run_with(base, text) for text in (one, other)}
+    for texts in ([one, one], [other, other]):
+        found = run(base.unet, cross_attention_kwargs={"texts": texts})
+        torch.testing.assert_close(found, by_text[id(texts[0])])
+    for texts in ([one, other], [other, one]):
+        found = run(base.unet, cross_attention_kwargs={"texts": texts})
+        assert all(not torch.allclose(found, whole, atol=1e-4) for whole in by_text.values())
     with pytest.raises(ValueError, match="texts is for 1 samples, but the UNet got 2"):
-        run(base.unet, cross_attention_kwargs={"texts": [texts[0][:1]] * 2})
+        run(base.unet, cross_attention_kwargs={"texts": [one[:1]] * 2})
 
 
 def run_with(base, text):
