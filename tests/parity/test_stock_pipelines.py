@@ -184,9 +184,7 @@ def test_images_of_a_prompt_are_those_of_single_calls(pipe, adapter, kind, guida
     """Two persons, prompts, negative prompts and sets of dials, two pictures of each, in one call."""
     sibling, extra = siblings(pipe)[kind]
     noise = torch.randn(4, 4, 16, 16)
-    if (
-        kind == "inpaint"
-    ):  # it draws from the generators in an order of its own
+    if kind == "inpaint":  # it draws from the generators in an order of its own
         encode_without_chance(pipe.vae)
     person = attach(pipe, adapter)
     cards, prompts, negatives = [card(person, 1), card(person, 2)], ["S* one", "a photo of S*"], ["hat", ""]
