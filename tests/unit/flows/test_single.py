@@ -1,8 +1,13 @@
 """`photoverse personalize` and `photoverse export` by the real command, on this repository's base."""
 
 import json
+import os
+import pty
+import re
 import subprocess
 import sys
+import termios
+import threading
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,16 +68,40 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path)).astype(int)
 
 
+def in_a_terminal(command: list[str]) -> tuple[int, str, str]:
+    """Runs a command whose errors go to a terminal: its code, what it printed, what the terminal showed."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, 100))
+    process = subprocess.Popen(command, cwd=PROJECT, stdout=subprocess.PIPE, stderr=theirs, text=True)
+    os.close(theirs)
+    shown = bytearray()
+
+    def read() -> None:
+        while True:
+            try:
+                shown.extend(os.read(ours, 4096))
+            except OSError:  # the other end is closed
+                return
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    printed, _ = process.communicate(timeout=300)
+    reader.join()
+    os.close(ours)
+    return process.returncode, printed, shown.decode(errors="replace")
+
+
 def test_one_photo_becomes_pictures_that_three_lines_of_python_draw_too(adapter, photo, tmp_path):
     out, card = tmp_path / "out", tmp_path / "me.safetensors"
     words = ["personalize", "--photo", photo, "--prompt", PROMPT, "--out", out, "--model", adapter, *QUICK]
     words += ["--seed", 7, "--num-images", 2, "--sigma", 0.8]
     words += ["--save-card", card, "--consent", "my own photo", "--expires", "2999-12-31"]
     command = [sys.executable, "-m", "flows.cli", *map(str, words)]
-    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
-    assert done.returncode == OK, done.stderr
+    code, printed, shown = in_a_terminal(command)
+    assert code == OK, shown
     files = [out / "seed-7.png", out / "seed-8.png"]
-    assert done.stdout.split() == [str(file) for file in files]
+    assert printed.split() == [str(file) for file in files]
+    assert re.search(r"drawing: +100%.*3/3", shown)  # the progress bar
     recipe = read_recipe(files[1])
     dials = Dials(sigma=0.8, num_inference_steps=3, guidance_scale=3)
     assert recipe["prompt"] == PROMPT
