@@ -1,78 +1,179 @@
-"""`photoverse personalize`: one photo, one prompt, pictures, with the champion or with an adapter's file."""
+"""`photoverse personalize` and `photoverse export`: one person, with the champion or an adapter's file."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows.config import anchored, resolve
+from flows.config import PipelineConfig, anchored, resolve
 
 if TYPE_CHECKING:
-    from components.inference import Personalizer
+    from components.inference import IdentityCard, Personalizer
+
+M_DIALS = ("m", "m_schedule", "m_levels")  # three ways of saying one thing: one given replaces the others
+
+
+@dataclass(frozen=True)
+class Subject:
+    """Who is meant, and what with.
+
+    Attributes:
+        photos: Photos of one person, who becomes S*.
+        cards: Identity cards, one a person (S1*, S2*...); they need no photo and no image encoder.
+        consent: What the person in the photos agreed to.
+        expires: From when on a card made here is refused.
+        model: An adapter's safetensors file, or a model URI; None takes the champion.
+        profile: Where base, face tools, photo rules and default dials are taken from.
+        root: Folder of all runs, whose registry knows the champion.
+    """
+
+    photos: tuple[Path, ...] = ()
+    cards: tuple[Path, ...] = ()
+    consent: str = "not stated"
+    expires: datetime | None = None
+    model: str | None = None
+    profile: str = "portraits"
+    root: str = "runs"
+
+    def check(self) -> None:
+        """Refuses what cannot be there, before anything heavy is loaded."""
+        for photo in self.photos:
+            if not photo.is_file():
+                raise ValueError(f"no photo at {photo}")
+        for card in self.cards:
+            if not card.is_file():
+                raise ValueError(f"no identity card at {card}")
+        if not self.photos and not self.cards:
+            raise ValueError("who is meant? give --photo (one person) or --card (one a person)")
+
+    def config(self) -> PipelineConfig:
+        """The settings that the profile gives."""
+        return anchored(resolve(self.profile, {"root": self.root}, name="personalize"))
+
+    def persons(self, personalizer: "Personalizer") -> list["IdentityCard"]:
+        """Loads the cards, or makes one of the photos."""
+        from components.inference import IdentityCard
+
+        if self.cards:
+            return [IdentityCard.load(card) for card in self.cards]
+        return [personalizer.card(list(self.photos), self.consent, self.expires)]
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What somebody asks for at the command line.
+    """What somebody asks `photoverse personalize` for.
 
     Attributes:
-        photo: A photo of the person.
-        prompt: What to draw; S* stands for the person.
-        out: The picture's file; of several, each gets a number before the suffix.
-        model: An adapter's safetensors file, or a model URI; None takes the champion.
+        subject: Who.
+        prompt: What to draw; S* (or S1*, S2*...) stands for the person.
+        out: Folder of the pictures, one file a seed.
+        negative_prompt: What not to draw.
         seed: Of the first picture; the next ones count up.
-        pictures: How many.
-        dials: Values over the profile's, e.g. {"sigma": 0.8}.
-        profile: Where base, face tools and default dials are taken from.
-        root: Folder of all runs, whose registry knows the champion.
+        num_images: How many.
+        dials: Values over the profile's, e.g. {"sigma": 0.8}; with a strength the first photo is the start.
+        save_card: Where to keep the card that is made of the photos.
     """
 
-    photo: Path
+    subject: Subject
     prompt: str
     out: Path
-    model: str | None = None
+    negative_prompt: str = ""
     seed: int = 0
-    pictures: int = 1
+    num_images: int = 1
     dials: dict[str, Any] = field(default_factory=dict)
-    profile: str = "portraits"
-    root: str = "runs"
+    save_card: Path | None = None
 
 
 def personalize_one(wish: Wish) -> list[Path]:
-    """Draws the pictures and returns their files; each carries what made it.
+    """Draws the pictures and returns their files; each carries the recipe it was made by.
 
     Raises:
-        ValueError: No photo, no face in it, no model, or a dial out of range; the message says which.
+        ValueError: No photo, no face in it, a card that has expired or is of another model, no model, or a
+            dial out of range; the message says which.
     """
-    if not wish.photo.is_file():
-        raise ValueError(f"no photo at {wish.photo}")
     from components.inference import Dials, save_png
 
-    config = anchored(resolve(wish.profile, {"root": wish.root}, name="personalize"))
-    values = config.batch.dials.model_dump() | wish.dials
-    dials = Dials.parse(values, source="dials")
-    personalizer = load_personalizer(config, wish.model)
-    card = personalizer.card(wish.photo)
+    wish.subject.check()
+    config = wish.subject.config()
+    dials = Dials.parse(merged_dials(config.batch.dials.model_dump(), wish.dials), source="dials")
+    _check_photos(wish, dials)
+    seeds = [(wish.seed + k) % 2**32 for k in range(wish.num_images)]
+    personalizer = load_personalizer(config, wish.subject.model, cards_only=bool(wish.subject.cards))
+    persons = wish.subject.persons(personalizer)
+    if wish.save_card is not None:
+        persons[0].save(wish.save_card)
+    personalizer.attachment.pipe.set_progress_bar_config(desc="drawing", disable=None)  # in terminals alone
+    start = personalizer.start_image(wish.subject.photos[0]) if dials.strength else None
     images = personalizer.generate(
-        [card] * wish.pictures,
-        [wish.prompt] * wish.pictures,
-        seeds=[wish.seed + i for i in range(wish.pictures)],
+        [persons] * wish.num_images,
+        [wish.prompt] * wish.num_images,
+        seeds=seeds,
         dials=dials,
+        negative_prompts=[wish.negative_prompt] * wish.num_images,
+        start_images=[start] * wish.num_images,
+        batch_size=config.batch.batch_size,
+        keep_prompt=True,
     )
-    return [save_png(image, file) for image, file in zip(images, names(wish.out, wish.pictures), strict=True)]
+    return [save_png(image, wish.out / f"seed-{seed}.png") for image, seed in zip(images, seeds, strict=True)]
 
 
-def load_personalizer(config: Any, model: str | None) -> "Personalizer":
+def merged_dials(profile: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
+    """Lays the dials that were asked for over the profile's."""
+    if any(name in asked for name in M_DIALS):
+        profile = {name: value for name, value in profile.items() if name not in M_DIALS}
+    return profile | asked
+
+
+def _check_photos(wish: Wish, dials: Any) -> None:
+    """Refuses photos that would be ignored, and a card or a strength that has none."""
+    photos, cards = wish.subject.photos, wish.subject.cards
+    if dials.strength and not photos:
+        raise ValueError("--strength starts from a photo: give --photo, beside --card if you like")
+    if photos and cards and not dials.strength:
+        raise ValueError("--photo and --card both say who is meant: give one, or --strength to start from it")
+    if wish.save_card is not None and cards:
+        raise ValueError("--save-card keeps the card of a photo: give --photo, and no --card")
+    if wish.num_images < 1 or not 0 <= wish.seed < 2**32:
+        found = f"{wish.num_images} and {wish.seed}"
+        raise ValueError(f"--num-images is 1 or more and --seed 0 to {2**32 - 1}; found {found}")
+
+
+def export_one(subject: Subject, out: Path, m: int | None = None) -> list[Path]:
+    """Writes a person as files that stock diffusers loads by itself, and returns the files.
+
+    Args:
+        subject: Who: one person.
+        out: Folder of the files.
+        m: How many pseudo-words; None takes all.
+
+    Raises:
+        ValueError: As `personalize_one`, or the adapter has too many visual tokens for an exact export.
+    """
+    from components.inference import export_for_diffusers
+
+    subject.check()
+    if bool(subject.photos) == bool(subject.cards) or len(subject.cards) > 1:
+        raise ValueError("an export is of one person: give --photo or one --card")
+    personalizer = load_personalizer(subject.config(), subject.model, cards_only=bool(subject.cards))
+    card = subject.persons(personalizer)[0]
+    return export_for_diffusers(personalizer.attachment.adapter, card, out, m)
+
+
+def load_personalizer(config: Any, model: str | None, cards_only: bool = False) -> "Personalizer":
     """Returns the tool for the adapter's file, or for the registered model."""
     from components.face import FaceConfig
     from components.inference import Personalizer
     from components.model import ModelConfig
-    from components.registry import resolve as look_up
 
     rules = config.batch.photo_rules
     if model and not model.startswith("models:/"):
         if not Path(model).is_file():
             raise ValueError(f"no adapter at {model}")
-        return Personalizer.load(Path(model), config.model, config.face, config.runtime, rules)
+        return Personalizer.load(
+            Path(model), config.model, config.face, config.runtime, rules, cards_only=cards_only
+        )
+    from components.registry import resolve as look_up
+
     found = look_up(config.tracking, config.registry.model_name, model or config.registry.alias)
     return Personalizer.load(
         found.adapter,
@@ -81,9 +182,5 @@ def load_personalizer(config: Any, model: str | None) -> "Personalizer":
         config.runtime,
         rules,
         model_version=found.model_uri,
+        cards_only=cards_only,
     )
-
-
-def names(out: Path, count: int) -> list[Path]:
-    """Returns the files of `count` pictures: `a.png`, or `a-0.png`, `a-1.png`, ..."""
-    return [out] if count == 1 else [out.with_name(f"{out.stem}-{i}{out.suffix}") for i in range(count)]

@@ -13,12 +13,14 @@ if TYPE_CHECKING:
     from components.inference.config import BatchConfig, Dials, PhotoRules
     from components.inference.export import export_for_diffusers
     from components.inference.personalize import Personalizer
+    from components.inference.photo import FaceError
     from components.inference.provenance import encode_png, read_recipe, save_png
 
 _HOME = {
     "Attachment": "attachment",
     "BatchConfig": "config",
     "Dials": "config",
+    "FaceError": "photo",
     "IdentityCard": "card",
     "Personalizer": "personalize",
     "PhotoRules": "config",
@@ -36,6 +38,7 @@ __all__ = [
     "Attachment",
     "BatchConfig",
     "Dials",
+    "FaceError",
     "IdentityCard",
     "Personalizer",
     "PhotoRules",

@@ -22,14 +22,16 @@ from components.inference.card import IdentityCard
 from components.inference.conditions import (
     Persons,
     Row,
+    alpha_at,
     branch_weights,
     expand_rows,
-    factor_at,
     follow_schedules,
     levels_used,
     make_rows,
+    moments,
     shared_dials,
     stack_tokens,
+    words_at,
 )
 from components.inference.config import Dials
 from components.model import (
@@ -137,25 +139,53 @@ class Attachment:
             card.check_fit(self.adapter_hash, self.base_hash)
         shared = shared_dials(rows)
         mend(self.pipe.unet)
-        set_lora_scale(self.pipe.unet, shared.alpha * factor_at(shared.alpha_schedule, 0.0))
         guided = shared.guidance_scale > 1
         kwargs = self._visual(rows, guided, num_images_per_prompt, regions)
         kwargs["kv_cache"] = cache = KeyValueCache()
 
-        def set_alpha(alpha: float) -> None:
-            set_lora_scale(self.pipe.unet, alpha)
+        def set_alpha(progress: float) -> None:
+            set_lora_scale(self.pipe.unet, alpha_at(shared, progress, self._levels))
             cache.clear()
 
-        callback = follow_schedules(rows, kwargs, num_images_per_prompt, set_alpha)
-        words = [[self.adapter.keep_words(card.words, row.dials.m) for card in row.persons] for row in rows]
+        set_alpha(0.0)
+        negative = self._encode([row.negative for row in rows]) if guided else None
+        texts = [(share, self._texts(rows, share, 0)) for share in moments(rows)]
+        whole = [(share, self._whole(text, negative, num_images_per_prompt)) for share, text in texts]
+        if shared.m_levels:
+            by_level = [self._texts(rows, 0.0, level) for level in range(self._levels)]
+            kwargs["texts"] = [self._whole(text, negative, num_images_per_prompt) for text in by_level]
+        callback = follow_schedules(rows, kwargs, num_images_per_prompt, set_alpha, whole)
         return {
-            "prompt_embeds": self._encode(prompts, words),
-            "negative_prompt_embeds": self._encode([row.negative for row in rows]) if guided else None,
+            "prompt_embeds": texts[0][1],
+            "negative_prompt_embeds": negative,
             "guidance_scale": shared.guidance_scale,
             "num_inference_steps": shared.num_inference_steps,
             "num_images_per_prompt": num_images_per_prompt,
             "cross_attention_kwargs": kwargs,
         } | ({} if callback is None else {"callback_on_step_end": callback})
+
+    @property
+    def _unet(self) -> Any:
+        return getattr(self.pipe.unet, "_orig_mod", self.pipe.unet)
+
+    @property
+    def _levels(self) -> int:
+        return len(self._unet.config.block_out_channels)
+
+    def _texts(self, rows: Sequence[Row], progress: float, level: int) -> Tensor:
+        """The rows' prompts with as many pseudo-words as fit one moment and level: p, (B, L, D)."""
+        keep = self.adapter.keep_words
+        counts = [words_at(row.dials, progress, level, self._levels) for row in rows]
+        words = [[keep(card.words, m) for card in row.persons] for row, m in zip(rows, counts, strict=True)]
+        return self._encode([row.prompt for row in rows], words)
+
+    def _whole(self, text: Tensor, negative: Tensor | None, images: int) -> Tensor:
+        """Embeddings of the UNet's whole batch, as the pipelines themselves put them together."""
+        text = text.repeat_interleave(images, dim=0)
+        if negative is not None:
+            text = torch.cat([negative.repeat_interleave(images, dim=0), text])
+        device = getattr(self.pipe, "_execution_device", self.pipe.device)
+        return text.to(device, self._unet.dtype)
 
     def _encode(self, prompts: Sequence[str], words: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
         return encode_prompts(self.pipe.tokenizer, self.pipe.text_encoder, prompts, words)
@@ -167,7 +197,7 @@ class Attachment:
 
         Nothing at all is returned where nothing would act, so that the base runs as it is.
         """
-        unet = getattr(self.pipe.unet, "_orig_mod", self.pipe.unet)
+        unet = self._unet
         gamma, sigma = branch_weights(rows, 0.0, levels_used(rows, unet))
         still = not any(row.dials.gamma_schedule or row.dials.sigma_schedule for row in rows)
         if still and not sigma.any() and bool((gamma == 1).all()):

@@ -61,9 +61,11 @@ def shared_key(dials: Dials) -> tuple[Any, ...]:
     return (
         dials.alpha,
         dials.alpha_schedule,
+        dials.alpha_levels,
         dials.guidance_scale,
         dials.num_inference_steps,
         dials.strength,
+        bool(dials.m_levels),
     )
 
 
@@ -77,8 +79,9 @@ def shared_dials(rows: Sequence[Row]) -> Dials:
     for row in rows:
         if shared_key(row.dials) != shared_key(first):
             raise ValueError(
-                "the pictures of one call share alpha, its schedule, guidance_scale, num_inference_steps and "
-                f"strength: found {shared_key(first)} and {shared_key(row.dials)}; make one call for each"
+                "the pictures of one call share alpha, its schedule and levels, guidance_scale, "
+                f"num_inference_steps, strength and whether m differs by level: found {shared_key(first)} "
+                f"and {shared_key(row.dials)}; make one call for each"
             )
     return first
 
@@ -105,12 +108,37 @@ def branch_weights(rows: Sequence[Row], progress: float, levels: int) -> tuple[T
     return gamma, sigma
 
 
+def alpha_at(dials: Dials, progress: float, levels: int) -> float | tuple[float, ...]:
+    """Returns alpha at one moment: one for all, or one a resolution level where `alpha_levels` is given."""
+    alpha = dials.alpha * factor_at(dials.alpha_schedule, progress)
+    if not dials.alpha_levels:
+        return alpha
+    return tuple((alpha * _per_level(dials.alpha_levels, levels)).tolist())
+
+
+def words_at(dials: Dials, progress: float, level: int, levels: int) -> int | None:
+    """Returns m at one moment and resolution level; None is all words of the card."""
+    if dials.m_levels:
+        _check_levels(dials.m_levels, levels)
+        return dials.m_levels[level]
+    return int(factor_at(dials.m_schedule, progress)) if dials.m_schedule else dials.m
+
+
+def moments(rows: Sequence[Row]) -> list[float]:
+    """Returns the shares of the steps at which some row's m changes, from 0."""
+    return sorted({0.0, *(share for row in rows for share, _ in row.dials.m_schedule)})
+
+
 def _per_level(factors: tuple[float, ...], levels: int) -> Tensor:
     if not factors:
         return torch.ones(levels)
-    if len(factors) != levels:
-        raise ValueError(f"{len(factors)} factors for resolution levels; this UNet has {levels}")
+    _check_levels(factors, levels)
     return torch.tensor(factors)
+
+
+def _check_levels(values: Sequence[float], levels: int) -> None:
+    if len(values) != levels:
+        raise ValueError(f"{len(values)} factors for resolution levels; this UNet has {levels}")
 
 
 def levels_used(rows: Sequence[Row], unet: Any) -> int:
@@ -167,26 +195,40 @@ def _padded(values: Tensor, length: int) -> Tensor:
 
 
 def follow_schedules(
-    rows: Sequence[Row], kwargs: dict[str, Any], images: int, set_alpha: Callable[[float], None]
+    rows: Sequence[Row],
+    kwargs: dict[str, Any],
+    images: int,
+    set_alpha: Callable[[float], None],
+    texts: Sequence[tuple[float, Tensor]] = (),
 ) -> Callable[[Any, int, Any, dict[str, Any]], dict[str, Any]] | None:
     """Returns a `callback_on_step_end` that turns the dials before each next step, or None if none moves.
 
-    The callback writes into the tensors `gamma` and `sigma` of `kwargs`, which the UNet reads at each step.
+    The callback writes into the tensors `gamma` and `sigma` of `kwargs`, which the UNet reads at each step,
+    and gives the pipeline new prompt embeddings where m changes.
+
+    Args:
+        rows: The call's rows.
+        kwargs: Its `cross_attention_kwargs`.
+        images: n.
+        set_alpha: Told the share of the steps that are done, before each step, if alpha moves.
+        texts: (share, embeddings of the UNet's whole batch) for each value of m over the steps.
     """
     dials = rows[0].dials
     moving = any(row.dials.gamma_schedule or row.dials.sigma_schedule for row in rows)
-    if not moving and not dials.alpha_schedule:
+    if not moving and not dials.alpha_schedule and len(texts) < 2:
         return None
     gamma, sigma = kwargs.get("gamma"), kwargs.get("sigma")
 
     def turn(pipe: Any, step: int, _timestep: Any, values: dict[str, Any]) -> dict[str, Any]:
         progress = (step + 1) / max(1, pipe.num_timesteps)
         if dials.alpha_schedule:
-            set_alpha(dials.alpha * factor_at(dials.alpha_schedule, progress))
+            set_alpha(progress)
         if moving and gamma is not None and sigma is not None:
             now = branch_weights(rows, progress, gamma.shape[1])
             for tensor, value in zip((gamma, sigma), now, strict=True):
                 tensor[-len(rows) * images :] = value.repeat_interleave(images, dim=0).to(tensor)
+        if len(texts) > 1:
+            values["prompt_embeds"] = [text for share, text in texts if progress >= share][-1]
         return values
 
     return turn

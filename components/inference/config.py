@@ -1,14 +1,16 @@
 """Settings of inference: the dials of a picture, and how a file of requests is worked off."""
 
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.core import StrictConfig
 
 Weight = Annotated[float, Field(ge=0, le=4, allow_inf_nan=False)]
 # Piecewise constant: (share of the steps, factor on the dial from there on), e.g. ((0, 0), (0.2, 1)).
-Schedule = tuple[tuple[Annotated[float, Field(ge=0, le=1)], Weight], ...]
+Share = Annotated[float, Field(ge=0, le=1)]
+Schedule = tuple[tuple[Share, Weight], ...]
+Words = Annotated[int, Field(ge=1)]
 
 
 class Dials(StrictConfig):
@@ -19,9 +21,12 @@ class Dials(StrictConfig):
         sigma: Weight of the visual branch: up for more identity, down for more style.
         alpha: Weight of the LoRA part.
         m: How many pseudo-words S* stands for; None takes all of the card. The paper evaluates with 1.
+        m_schedule: m over the steps, in place of `m`: ((0, 1), (0.5, 5)) turns from 1 word to 5 halfway.
+        m_levels: m for each resolution level, finest first, in place of `m`.
         gamma_schedule: Factor on gamma over the steps; empty is always 1.
         sigma_schedule: Factor on sigma over the steps, e.g. ((0, 0), (0.2, 1)): the identity joins after 20%.
         alpha_schedule: Factor on alpha over the steps.
+        alpha_levels: Factor on alpha for each resolution level, finest first; empty is always 1.
         gamma_levels: Factor on gamma for each resolution level, finest first; empty is always 1.
         sigma_levels: Factor on sigma for each resolution level.
         guidance_scale: Classifier-free guidance; 1 turns it off. Silent in the paper; 7.5 is diffusers' own.
@@ -33,23 +38,33 @@ class Dials(StrictConfig):
     gamma: Weight = 1.0
     sigma: Weight = 1.0
     alpha: Weight = 1.0
-    m: int | None = Field(default=None, ge=1)
+    m: Words | None = None
     gamma_schedule: Schedule = ()
     sigma_schedule: Schedule = ()
     alpha_schedule: Schedule = ()
+    m_schedule: tuple[tuple[Share, Words], ...] = ()
     gamma_levels: tuple[Weight, ...] = ()
     sigma_levels: tuple[Weight, ...] = ()
+    alpha_levels: tuple[Weight, ...] = ()
+    m_levels: tuple[Words, ...] = ()
     guidance_scale: float = Field(default=7.5, ge=1, le=50, allow_inf_nan=False)
     num_inference_steps: int = Field(default=30, ge=1, le=1000)
     strength: float | None = Field(default=None, gt=0, le=1)
 
-    @field_validator("gamma_schedule", "sigma_schedule", "alpha_schedule")
+    @field_validator("gamma_schedule", "sigma_schedule", "alpha_schedule", "m_schedule")
     @classmethod
-    def _starts_at_zero(cls, schedule: Schedule) -> Schedule:
+    def _starts_at_zero(cls, schedule: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
         shares = [share for share, _ in schedule]
         if shares and (shares[0] != 0 or shares != sorted(set(shares))):
             raise ValueError("must start at share 0 and rise, e.g. ((0, 0), (0.2, 1))")
         return schedule
+
+    @model_validator(mode="after")
+    def _one_m(self) -> Self:
+        given = [name for name in ("m", "m_schedule", "m_levels") if getattr(self, name)]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} say different things of m: give one of them")
+        return self
 
 
 class PhotoRules(StrictConfig):
@@ -59,6 +74,8 @@ class PhotoRules(StrictConfig):
         identity_expand: Factor on the face box for x_m (PhotoVerse Sec. 3: 1.3).
         target_expand: Factor on the face box for the picture that image-to-image starts from (Sec. 3: 3).
         min_face_px: A face whose box is narrower than this is refused.
+        several_faces: Of a photo with several faces of at least that width, "largest" takes the largest,
+            "reject" refuses the photo, so that nobody is ever drawn who was not meant.
         max_pixels: A photo with more pixels is refused before it is unpacked (decompression bombs).
         max_file_mb: A larger file is refused unread.
     """
@@ -66,6 +83,7 @@ class PhotoRules(StrictConfig):
     identity_expand: float = Field(default=1.3, ge=1, le=4)
     target_expand: float = Field(default=3.0, ge=1, le=10)
     min_face_px: int = Field(default=24, ge=4)
+    several_faces: Literal["largest", "reject"] = "largest"
     max_pixels: int = Field(default=64_000_000, ge=10_000, le=1_000_000_000)
     max_file_mb: int = Field(default=64, ge=1)
 

@@ -2,11 +2,15 @@
 
     pipe.load_lora_weights(folder, weight_name="lora.safetensors", adapter_name="photoverse")
     pipe.load_textual_inversion(folder / "words.safetensors")
-    pipe.load_ip_adapter(folder, subfolder="", weight_name="ip_adapter.safetensors",
-    image_encoder_folder=None) pipe.set_ip_adapter_scale(sigma) pipe("a photo of <person>",
-    ip_adapter_image_embeds=[load_file(folder / "image_embeds.safetensors")["embeds"]])
+    pipe.load_ip_adapter(
+        folder, subfolder="", weight_name="ip_adapter.safetensors", image_encoder_folder=None
+    )
+    pipe.set_ip_adapter_scale(sigma)
+    embeds = load_file(folder / "image_embeds.safetensors")["embeds"]
+    pipe("a photo of <person>", ip_adapter_image_embeds=[embeds])
 
-The three together draw what `attach` draws with gamma = 1. The LoRA is the adapter's; words and IP-Adapter
+The three together draw what `attach` draws with gamma = 1. What stock loaders have no dial for stays behind:
+gamma, schedules, levels, and several persons. The LoRA is the adapter's; words and IP-Adapter
 are of one identity card, and are personal data like the card itself.
 """
 
@@ -18,7 +22,7 @@ from torch import Tensor
 
 from components.core import write_bytes_atomic, write_text_atomic
 from components.inference.card import IdentityCard
-from components.model import PhotoVerseAdapter
+from components.model import PhotoVerseAdapter, adapter_hash
 
 TOKEN = "<person>"
 EVEN_TRIES = 64  # starting points for a norm without tiny weights; the best is taken
@@ -51,9 +55,15 @@ def export_for_diffusers(
 
     Returns:
         The files.
+
+    Raises:
+        ValueError: The card has expired or is of another adapter, or it has too many visual tokens for an
+            exact export.
     """
     from safetensors.torch import save
 
+    card.check_date()
+    card.check_fit(adapter_hash(adapter), adapter.fits.base_hash)
     embeds, projection = frozen_projection(card.visual_tokens)
     visual = {f"image_proj.{name}": tensor for name, tensor in projection.items()}
     visual |= {f"ip_adapter.{name}": tensor for name, tensor in visual_heads(adapter).items()}

@@ -37,7 +37,8 @@ class Personalizer:
     Args:
         pipe: A stock `StableDiffusionPipeline`; the adapter is attached to it.
         adapter: A loaded adapter, or the path of its safetensors file.
-        extractor: Features of the image encoder that belongs to the adapter.
+        extractor: Features of the image encoder that belongs to the adapter; None if only finished identity
+            cards will be used.
         face: Detector and mask, as in preparation.
         rules: Crops and limits, as in preparation.
         model_version: What to write into pictures, e.g. "models:/photoverse/3".
@@ -47,14 +48,15 @@ class Personalizer:
         self,
         pipe: Any,
         adapter: PhotoVerseAdapter | Path,
-        extractor: FeatureExtractor,
+        extractor: FeatureExtractor | None,
         face: FaceConfig | None = None,
         rules: PhotoRules | None = None,
         model_version: str = "unregistered",
     ) -> None:
         self.attachment = attach(pipe, adapter)
-        self.attachment.adapter.fits.check_image_encoder("the one given", extractor.image_encoder)
-        self.extractor, self.face, self.rules = extractor, face or FaceConfig(), rules or PhotoRules()
+        if extractor is not None:
+            self.attachment.adapter.fits.check_image_encoder("the one given", extractor.image_encoder)
+        self._extractor, self.face, self.rules = extractor, face or FaceConfig(), rules or PhotoRules()
         self.model_version = model_version
         self._tools: tuple[Any, Any] | None = None
         self._img2img: Any = None
@@ -68,6 +70,7 @@ class Personalizer:
         runtime: RuntimeConfig | None = None,
         rules: PhotoRules | None = None,
         model_version: str = "unregistered",
+        cards_only: bool = False,
     ) -> "Personalizer":
         """Loads base, image encoder and adapter.
 
@@ -75,10 +78,11 @@ class Personalizer:
             adapter: The adapter's safetensors file.
             model: Where base and image encoder are; None takes what the adapter was trained on. Its other
                 settings are those of the adapter, whatever is given.
-            face: Detector and mask.
+            face: Detector and mask; None takes what the adapter was trained with, where its file says so.
             runtime: Device and dtype.
             rules: Crops and limits.
             model_version: What to write into pictures.
+            cards_only: Load no image encoder, for identity cards that are made already.
 
         Raises:
             ValueError: A part is missing, or the adapter belongs to another base.
@@ -86,11 +90,20 @@ class Personalizer:
         runtime = runtime or RuntimeConfig()
         device = pick_device(runtime.device)
         dtype = pick_dtype(device, runtime.dtype)
-        trained = read_adapter_card(adapter).switches
+        trained = read_adapter_card(adapter)
         places = {} if model is None else {"base": model.base, "image_encoder": model.image_encoder}
-        config = trained.model_copy(update=places)
+        config = trained.switches.model_copy(update=places)
+        face = face or FaceConfig.parse(trained.training_run.get("face", {}), source=f"face of {adapter}")
         pipe = load_pipeline(config, device, dtype)
-        return cls(pipe, adapter, load_extractor(config, device, dtype), face, rules, model_version)
+        extractor = None if cards_only else load_extractor(config, device, dtype)
+        return cls(pipe, adapter, extractor, face, rules, model_version)
+
+    @property
+    def extractor(self) -> FeatureExtractor:
+        """Features of photos; a ValueError if this was loaded for finished cards only."""
+        if self._extractor is None:
+            raise ValueError("no image encoder was loaded (cards_only): photos cannot become cards here")
+        return self._extractor
 
     def card(
         self,
@@ -211,7 +224,7 @@ class Personalizer:
             self._img2img = StableDiffusionImg2ImgPipeline(
                 **self.attachment.pipe.components, requires_safety_checker=False
             )
-            self._img2img.set_progress_bar_config(disable=True)
+            self._img2img.set_progress_bar_config(**getattr(self.attachment.pipe, "_progress_bar_config", {}))
         return self._img2img
 
     def _recipe(self, row: Any, seed: int, keep_prompt: bool) -> dict[str, Any]:

@@ -1,13 +1,28 @@
 """A photo, wherever it comes from -> RGB pixels, its face, and the crops that PhotoVerse works with."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from components.face import Face, crop_square, decode_photo, identity_crop
 from components.inference.config import PhotoRules
+
+FaceFault = Literal["no_face", "tiny_face", "several_faces"]
+
+
+class FaceError(ValueError):
+    """A photo whose face cannot be used: the fault is in the photo, and the caller's to mend.
+
+    Attributes:
+        reason: Stable code, the same as in preparation's rejects.
+    """
+
+    def __init__(self, reason: FaceFault, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
 
 PhotoLike = Path | str | bytes | np.ndarray | Image.Image
 
@@ -45,13 +60,18 @@ def find_face(image_uint8: np.ndarray, detector: Any, rules: PhotoRules) -> Face
     """Returns the largest face.
 
     Raises:
-        ValueError: There is none, or it is too small.
+        FaceError: There is none, it is too small, or there are several and the rules want one alone.
     """
     faces = detector(image_uint8)
     if not faces:
-        raise ValueError("no face found in the photo")
+        raise FaceError("no_face", "no face found in the photo")
     if faces[0].size_px < rules.min_face_px:
-        raise ValueError(f"the face is {faces[0].size_px:.0f} px wide; at least {rules.min_face_px} needed")
+        found = f"the face is {faces[0].size_px:.0f} px wide; at least {rules.min_face_px} needed"
+        raise FaceError("tiny_face", found)
+    large = sum(face.size_px >= rules.min_face_px for face in faces)
+    if rules.several_faces == "reject" and large > 1:
+        found = f"several faces in the photo ({large}): crop it to the one that is meant"
+        raise FaceError("several_faces", found)
     return faces[0]
 
 

@@ -7,17 +7,18 @@ With no visual tokens, or sigma = 0 and gamma = 1, the processor gives what diff
 gives, bit for bit. The numbers travel by `cross_attention_kwargs`, the public way of every diffusers
 pipeline:
 
-    visual_tokens  (B, N, D)   f, made by the image adapters
-    gamma, sigma   (B,) or (B, R) weights of the branches; with R columns, column r is for resolution level
-    r (0 = finest) visual_mask    (B, N) bool, optional: which tokens count; each row (and person) needs at
-    least one that does regions        (B, P, h, w) in [0, 1], optional: where each of P persons may act;
-    the N tokens are P equal groups visual_values  list, optional: V_S of every layer is appended to it (for
-    Eq. 8) kv_cache       KeyValueCache, optional: keeps K and V over the denoising steps of one picture
+- `visual_tokens` (B, N, D): f, made by the image adapters.
+- `gamma`, `sigma` (B,) or (B, R): weights of the branches; with R columns, column r is for resolution level
+  r (0 = finest).
+- `visual_mask` (B, N) bool, optional: which tokens count; each row (and person) needs one that does.
+- `regions` (B, P, h, w) in [0, 1], optional: where each of P persons may act; N is P equal groups.
+- `texts`, one (B, L, D) a level, optional: p by resolution level, in place of `encoder_hidden_states`.
+- `kv_cache` `KeyValueCache`, optional: keeps K and V over the denoising steps of one picture.
 """
 
 import inspect
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,12 +105,13 @@ class VisualInputs:
     sigma: Tensor | float | None = None
     visual_mask: Tensor | None = None
     regions: Tensor | None = None
+    texts: Sequence[Tensor] | None = None
     kv_cache: KeyValueCache | None = None
 
     def check(self, batch: int) -> None:
         """Refuses tensors of another batch size than the UNet's."""
-        for name in ("visual_tokens", "gamma", "sigma", "visual_mask", "regions"):
-            value = getattr(self, name)
+        named = [(name, getattr(self, name)) for name in self.__dataclass_fields__]
+        for name, value in [*named, *(("texts", text) for text in self.texts or ())]:
             if isinstance(value, Tensor) and value.ndim and value.shape[0] != batch:
                 raise ValueError(
                     f"{name} is for {value.shape[0]} samples, but the UNet got {batch} (with guidance, pass "
@@ -141,11 +143,14 @@ class DualAttnProcessor(nn.Module):
         sigma: Tensor | float | None = None,
         visual_mask: Tensor | None = None,
         regions: Tensor | None = None,
+        texts: Sequence[Tensor] | None = None,
         kv_cache: KeyValueCache | None = None,
     ) -> Tensor:
-        """Works as diffusers' processors do; the head of this file describes the last six arguments."""
-        visual = VisualInputs(visual_tokens, gamma, sigma, visual_mask, regions, kv_cache)
+        """Works as diffusers' processors do; the head of this file describes the last seven arguments."""
+        visual = VisualInputs(visual_tokens, gamma, sigma, visual_mask, regions, texts, kv_cache)
         residual = hidden_states
+        if texts is not None:
+            encoder_hidden_states = texts[min(self.level, len(texts) - 1)]
         hidden_states, context, text_bias = _enter(
             attn, hidden_states, encoder_hidden_states, attention_mask, temb
         )
@@ -242,9 +247,10 @@ class DeafProcessor:
         sigma: Any = None,
         visual_mask: Any = None,
         regions: Any = None,
+        texts: Any = None,
         kv_cache: Any = None,
     ) -> Tensor:
-        """Calls the other processor; the last six arguments are ignored."""
+        """Calls the other processor; the last seven arguments are ignored."""
         more = {} if temb is None else {"temb": temb}  # not every processor of diffusers takes one
         return self.processor(attn, hidden_states, encoder_hidden_states, attention_mask, **more)
 

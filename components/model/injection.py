@@ -23,14 +23,15 @@ class Installation:
         adapter: What was installed.
         attention: The UNet's attention layers by name.
         processors: Their processors before.
-        lora: The peft layers that hold our LoRA.
+        lora: The peft layers that hold our LoRA, each with its resolution level.
         alpha: As set last.
     """
 
     def __init__(self, adapter: PhotoVerseAdapter, attention: dict[str, Any]) -> None:
-        self.adapter, self.attention, self.alpha = adapter, attention, 1.0
+        self.adapter, self.attention = adapter, attention
+        self.alpha: float | tuple[float, ...] = 1.0
         self.processors = {name: module.processor for name, module in attention.items()}
-        self.lora: list[Any] = []
+        self.lora: list[tuple[Any, int]] = []
 
 
 def installation(unet: Any) -> Installation | None:
@@ -92,12 +93,17 @@ def uninstall(unet: Any) -> None:
     del unet.__dict__["_photoverse"]
 
 
-def set_lora_scale(unet: Any, alpha: float) -> None:
-    """Sets alpha, the weight of the LoRA part (PhotoVerse Sec. 3.3); other LoRA keep theirs."""
+def set_lora_scale(unet: Any, alpha: float | tuple[float, ...]) -> None:
+    """Sets alpha, the weight of the LoRA part (PhotoVerse Sec. 3.3); other LoRA keep theirs.
+
+    Args:
+        unet: With an adapter installed.
+        alpha: One for all layers, or one a resolution level, finest first.
+    """
     installed = _installed(getattr(unet, "_orig_mod", unet))
     installed.alpha = alpha
-    for module in installed.lora:
-        module.set_scale(LORA_NAME, alpha)
+    for module, level in installed.lora:
+        module.set_scale(LORA_NAME, alpha[level] if isinstance(alpha, tuple) else alpha)
 
 
 def _installed(unet: Any) -> Installation:
@@ -137,8 +143,8 @@ def _lora_layers(unet: nn.Module) -> list[Any]:
     return [module for module in unet.modules() if isinstance(module, BaseTunerLayer)]
 
 
-def _add_lora(unet: Any, adapter: PhotoVerseAdapter) -> list[Any]:
-    """Adds peft layers whose weights are the adapter's parameters, and returns those layers."""
+def _add_lora(unet: Any, adapter: PhotoVerseAdapter) -> list[tuple[Any, int]]:
+    """Adds peft layers whose weights are the adapter's parameters; returns those layers and their levels."""
     from peft import LoraConfig
 
     names = [f"{layer.name}.{target}" for layer in adapter.attentions for target, _ in adapter.lora_of(layer)]
@@ -152,7 +158,7 @@ def _add_lora(unet: Any, adapter: PhotoVerseAdapter) -> list[Any]:
     for layer in adapter.attentions:
         for target, dw in adapter.lora_of(layer):
             module: Any = unet.get_submodule(f"{layer.name}.{target}")
-            added.append(module)
+            added.append((module, layer.level))
             module.lora_A[LORA_NAME].weight, module.lora_B[LORA_NAME].weight = dw.a, dw.b
     for parameter in unet.parameters():  # peft froze and thawed what is not ours to freeze or thaw
         parameter.requires_grad_(flags.get(id(parameter), parameter.requires_grad))

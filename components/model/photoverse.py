@@ -202,7 +202,7 @@ class PhotoVerseAdapter(nn.Module):
         return tokens.mean(dim=1) if self.config.visual_tokens == "mean" else tokens.flatten(1, 2)
 
     def visual_values(self, visual_tokens_BND: Tensor) -> list[Tensor]:
-        """Returns V_S = W_v^S f of every cross-attention, (B, N_f, C) each: what Eq. (8) keeps small."""
+        """Returns V_S = W_v^S f of every cross-attention, (B, N_f, C) each: what Eq. (6) keeps small."""
         values = [self.visual_kv[layer.key] for layer in self.attentions]
         return [layer.to_v(visual_tokens_BND) for layer in values if isinstance(layer, VisualKV)]
 

@@ -14,8 +14,8 @@ class Prediction(NamedTuple):
 
     Attributes:
         noise_pred: (B, C, h, w) the UNet's prediction (noise or velocity, as the base's scheduler says).
-        p_f: (B, m, D) pseudo-words, for Eq. (7).
-        visual_values: V_S of every cross-attention, (B, N_f, channels) each, for Eq. (8).
+        p_f: (B, m, D) pseudo-words, for Eq. (5).
+        visual_values: V_S of every cross-attention, (B, N_f, channels) each, for Eq. (6).
     """
 
     noise_pred: Tensor
@@ -101,5 +101,5 @@ class PhotoVerseModel(nn.Module):
                 "visual_mask": visual_mask,
             },
         ).sample
-        # Eq. (8) reads V_S here, not inside the UNet, where gradient checkpointing would run it twice.
+        # Eq. (6) reads V_S here, not inside the UNet, where gradient checkpointing would run it twice.
         return Prediction(noise_pred, p_f, self.adapter.visual_values(visual_tokens))

@@ -18,7 +18,8 @@ class AdapterCard(StrictConfig):
         switches: The model's settings.
         fits: Base and image encoder that the adapter belongs to.
         feature_layers: Resolved layer indices.
-        training_run: Whatever the training run says about itself (run name, step, MLflow run id, ...).
+        training_run: Whatever the training run says about itself (run name, step, MLflow run id, and under
+            "face" how faces were found and masked).
         sha256: Of the safetensors file: the adapter's hash everywhere else (cards, picture metadata,
             registry).
     """

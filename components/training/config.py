@@ -37,11 +37,11 @@ class FusionConfig(StrictConfig):
 
 
 class LossConfig(StrictConfig):
-    """Weights of the losses (PhotoVerse Eq. 5-8) and what shapes the diffusion term.
+    """Weights of the losses (PhotoVerse Eq. 8) and what shapes the diffusion term.
 
     Attributes:
-        lambda_text: Weight of mean|p_f|.
-        lambda_visual: Weight of mean|V_S|.
+        lambda_text: Weight of mean|p_f| (Eq. 5).
+        lambda_visual: Weight of mean|V_S| (Eq. 6).
         min_snr_gamma: Clamps the loss weight of easy timesteps (Min-SNR); None weighs all alike, as the
             paper.
         noise_offset: Strength of noise that is constant over a latent channel; 0 is the paper's.
@@ -59,8 +59,8 @@ class LossConfig(StrictConfig):
 class FaceLossConfig(StrictConfig):
     """The identity loss: what it weighs and how much of each step it may cost.
 
-    x' is the one-step estimate of x_0 from the prediction. At high noise that estimate is an average face,
-    whose identity means little, so the term is kept to low timesteps.
+    By default x' is the one-step estimate of x_0 from the prediction. At high noise that estimate is an
+    average face, whose identity means little, so the term is kept to low timesteps.
 
     Attributes:
         lambda_face: Weight of 1 - cos(ArcFace(x), ArcFace(x')). 0 switches the term off and loads no network.
@@ -68,6 +68,10 @@ class FaceLossConfig(StrictConfig):
         max_timestep: Samples above it, as a share of the schedule's length, take no part.
         every_n_steps: The term is computed each n-th step only; its weight is not raised for that.
         start_step: First step with the term.
+        x0_steps: Denoising steps from t to x'. 1 is the one-step estimate; n > 1 takes n - 1 DDIM steps
+            first, without gradients, and estimates x_0 from the last. The paper says "the denoised image"
+            and no more; 1 is the default because it costs no further UNet pass. More steps give a truer
+            face (PuLID measured a higher similarity, and a lower obedience to prompts).
     """
 
     lambda_face: float = Field(default=0.01, ge=0)
@@ -75,6 +79,7 @@ class FaceLossConfig(StrictConfig):
     max_timestep: float = Field(default=0.4, gt=0, le=1)
     every_n_steps: int = Field(default=1, ge=1)
     start_step: int = Field(default=0, ge=0)
+    x0_steps: int = Field(default=1, ge=1, le=16)
 
 
 class OptimizerConfig(StrictConfig):

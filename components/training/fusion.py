@@ -6,10 +6,10 @@ from numpy.typing import NDArray
 from components.training.config import FusionConfig
 
 
-def fusion_weights(
+def eq4_random_fusion(
     draws_u: NDArray[np.float64], step: int, config: FusionConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Decides which branches each sample trains.
+    """Decides which branches each sample trains (PhotoVerse Eq. 4).
 
     u < r1: the text branch alone, gamma = `text_factor`, sigma = 0. u > r2: the visual branch alone, gamma
     = 0, sigma = `visual_factor`. Otherwise, and for all samples before `warmup_steps`, both with weight 1.

@@ -178,6 +178,7 @@ class Worker:
             return
         path = self.job.folder / ADAPTER_FILE
         about = {"run_name": self.job.run_name, "step": self.state.step, "mlflow_run_id": self.job.run_id}
+        about["face"] = self.job.face.model_dump(mode="json")  # photos must be cut the same way later
         export_adapter(self.adapter, weights, path, about)
         self.tracker.log_file(path, "adapter")
         self.tracker.log_file(path.with_suffix(".json"), "adapter")

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from components.core import derive_seed
 from components.training.config import FaceLossConfig, TrainConfig
-from components.training.fusion import fusion_weights
+from components.training.fusion import eq4_random_fusion
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
@@ -63,7 +63,7 @@ def draw_step(config: TrainConfig, seed: int, step: int, num_train_timesteps: in
     if config.losses.timestep_sampling == "stratified":
         spread = (rng.permutation(batch) + spread) / batch
     timesteps = np.minimum((spread * num_train_timesteps).astype(np.int64), num_train_timesteps - 1)
-    gamma, sigma = fusion_weights(rng.random(batch), step, config.fusion)
+    gamma, sigma = eq4_random_fusion(rng.random(batch), step, config.fusion)
     dropped = rng.random(batch) < config.condition_dropout
     gamma, sigma = np.where(dropped, np.float32(1), gamma), np.where(dropped, np.float32(0), sigma)
     face = _draw_face(rng.random(batch), timesteps, dropped, step, num_train_timesteps, config.face_loss)
@@ -152,6 +152,29 @@ def estimate_x0(noise_scheduler: Any, prediction: Tensor, noisy_latents: Tensor,
     if kind == "sample":
         return prediction
     raise ValueError(f"prediction type {kind!r} of the base is not known: {', '.join(PREDICTION_TYPES)}")
+
+
+def ddim_step(
+    noise_scheduler: Any, prediction: Tensor, noisy_latents: Tensor, timesteps: Tensor, earlier: Tensor
+) -> Tensor:
+    """Takes latents from `timesteps` to `earlier` without new noise (DDIM, arXiv 2010.02502, Eq. 12).
+
+    Args:
+        noise_scheduler: The base's schedule and prediction type.
+        prediction: (B, C, h, w), the UNet's for `noisy_latents` at `timesteps`.
+        noisy_latents: (B, C, h, w).
+        timesteps: (B,) int64.
+        earlier: (B,) int64, each at most its timestep; where they are equal nothing changes.
+
+    Returns:
+        (B, C, h, w) in the dtype of `noisy_latents`.
+    """
+    x0 = estimate_x0(noise_scheduler, prediction, noisy_latents, timesteps)
+    bars = noise_scheduler.alphas_cumprod.to(device=timesteps.device, dtype=x0.dtype)
+    now, then = (bars[at].reshape(-1, *[1] * (x0.dim() - 1)) for at in (timesteps, earlier))
+    noise = (noisy_latents.to(x0.dtype) - now.sqrt() * x0) / (1 - now).sqrt()
+    moved = then.sqrt() * x0 + (1 - then).sqrt() * noise
+    return moved.to(noisy_latents.dtype)
 
 
 def signal_to_noise(noise_scheduler: Any, timesteps: Tensor) -> Tensor:

@@ -14,13 +14,20 @@ from components.training.config import TrainConfig
 from components.training.engine import apply_step, learning_rate
 from components.training.feed import MicroBatch, StepInputs
 from components.training.losses import (
-    diffusion_loss,
-    face_loss,
+    eq2_diffusion_loss,
+    eq5_text_regularizer,
+    eq6_visual_regularizer,
+    eq7_face_loss,
+    eq8_total_loss,
     min_snr_weights,
-    text_regularizer,
-    visual_regularizer,
 )
-from components.training.objective import estimate_x0, prediction_target, sample_latents, signal_to_noise
+from components.training.objective import (
+    ddim_step,
+    estimate_x0,
+    prediction_target,
+    sample_latents,
+    signal_to_noise,
+)
 
 TERMS = ("loss", "diffusion", "face", "text_regularizer", "visual_regularizer")
 
@@ -51,7 +58,7 @@ class FaceIdentity(nn.Module):
 
 
 class Objective:
-    """The training objective over a micro batch (PhotoVerse Eq. 5-8).
+    """The training objective over a micro batch (PhotoVerse Eq. 8).
 
     Args:
         config: The run.
@@ -71,24 +78,24 @@ class Objective:
         config = self.config
         latents = sample_latents(batch.moments, batch.posterior_noise, self.scaling_factor)
         noisy_latents = self.noise_scheduler.add_noise(latents, batch.noise, batch.timesteps)
-        prediction = model(
-            noisy_latents, batch.timesteps, batch.input_ids, batch.word_positions, batch.features,
-            batch.gamma, batch.sigma, config.alpha,
-        )  # fmt: skip
+        prediction = self._predict(model, noisy_latents, batch.timesteps, batch, slice(None))
         target = prediction_target(self.noise_scheduler, latents, batch.noise, batch.timesteps)
-        diffusion = self._weights(batch.timesteps) * diffusion_loss(prediction.noise_pred, target)
+        diffusion = self._weights(batch.timesteps) * eq2_diffusion_loss(prediction.noise_pred, target)
         share = 1 / config.global_batch_size
         diffusion = diffusion.sum() * share
-        text = text_regularizer(prediction.p_f).sum() * share
-        visual = visual_regularizer(prediction.visual_values).sum() * share
-        face = self._face_term(prediction.noise_pred, noisy_latents, batch)
-        total = (
-            diffusion
-            + config.face_loss.lambda_face * face
-            + config.losses.lambda_text * text
-            + config.losses.lambda_visual * visual
-        )
+        text = eq5_text_regularizer(prediction.p_f).sum() * share
+        visual = eq6_visual_regularizer(prediction.visual_values).sum() * share
+        face = self._face_term(model, prediction.noise_pred, noisy_latents, batch)
+        weights = config.face_loss.lambda_face, config.losses.lambda_text, config.losses.lambda_visual
+        total = eq8_total_loss(diffusion, face, text, visual, *weights)
         return torch.stack([total, diffusion, face, text, visual])
+
+    def _predict(self, model: Any, noisy: Tensor, timesteps: Tensor, batch: MicroBatch, rows: Any) -> Any:
+        """The model's prediction for some rows of the batch."""
+        return model(
+            noisy, timesteps, batch.input_ids[rows], batch.word_positions[rows], batch.features[rows],
+            batch.gamma[rows], batch.sigma[rows], self.config.alpha,
+        )  # fmt: skip
 
     def _weights(self, timesteps: Tensor) -> Tensor:
         gamma = self.config.losses.min_snr_gamma
@@ -97,18 +104,33 @@ class Objective:
         snr = signal_to_noise(self.noise_scheduler, timesteps)
         return min_snr_weights(snr, gamma, self.noise_scheduler.config.prediction_type)
 
-    def _face_term(self, prediction: Tensor, noisy_latents: Tensor, batch: MicroBatch) -> Tensor:
+    def _face_term(self, model: Any, prediction: Tensor, noisy_latents: Tensor, batch: MicroBatch) -> Tensor:
         rows = batch.face_rows
         if self.face is None or not len(rows):
             return torch.zeros((), device=prediction.device)
-        x0 = estimate_x0(self.noise_scheduler, prediction[rows], noisy_latents[rows], batch.timesteps[rows])
+        x0 = self._estimate_x0(model, prediction[rows], noisy_latents[rows], batch)
         embedding = self.face(x0, batch.landmarks_xy)
         if embedding.shape != batch.identity.shape:
             raise ValueError(
                 f"the shards' identities are {batch.identity.shape[1]} wide, the identity network gives "
                 f"{embedding.shape[1]}: the shards were prepared with another network"
             )
-        return face_loss(batch.identity, embedding).sum() * batch.face_share
+        return eq7_face_loss(batch.identity, embedding).sum() * batch.face_share
+
+    def _estimate_x0(self, model: Any, prediction: Tensor, noisy: Tensor, batch: MicroBatch) -> Tensor:
+        """x_0 of the face rows: in one step, or at the end of a short DDIM run from t (`x0_steps`).
+
+        Only the last prediction carries gradients: the steps before it are where the picture is taken to.
+        """
+        steps, start = self.config.face_loss.x0_steps, batch.timesteps[batch.face_rows]
+        timesteps = start
+        for left in range(steps - 1, 0, -1):
+            earlier = start * left // steps
+            noisy = ddim_step(self.noise_scheduler, prediction.detach(), noisy, timesteps, earlier)
+            timesteps = earlier
+            with torch.set_grad_enabled(left == 1 and torch.is_grad_enabled()):
+                prediction = self._predict(model, noisy, timesteps, batch, batch.face_rows).noise_pred
+        return estimate_x0(self.noise_scheduler, prediction, noisy, timesteps)
 
 
 class StepResult(NamedTuple):

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from components.core import derive_seed
 from components.training.config import TrainConfig
 from components.training.feed import Prompts
-from components.training.losses import diffusion_loss
+from components.training.losses import eq2_diffusion_loss
 from components.training.objective import prediction_target, sample_latents, sample_noise
 
 Losses = NDArray[np.float64]
@@ -246,4 +246,4 @@ class ReferenceGain:
             noisy, timesteps, ids, positions, features.to(device, dtype), ones, ones, self._config.alpha
         )
         target = prediction_target(self._noise_scheduler, latents, noise, timesteps)
-        return diffusion_loss(prediction.noise_pred, target)
+        return eq2_diffusion_loss(prediction.noise_pred, target)

@@ -25,12 +25,13 @@ def qkv():
     return [torch.randn(shape, generator=generator) for shape in shapes]
 
 
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-13)])
 @pytest.mark.parametrize(("gamma", "sigma"), [(1, 1), (2, 0), (0, 2), (0.7, 1.3)])
-def test_eq3_is_the_weighted_sum_of_two_attentions(qkv, gamma, sigma):
-    q, k_t, v_t, k_s, v_s = qkv
+def test_eq3_is_the_weighted_sum_of_two_attentions(qkv, gamma, sigma, dtype, tolerance):
+    q, k_t, v_t, k_s, v_s = [tensor.to(dtype) for tensor in qkv]
     expected = gamma * plain_attention(q, k_t, v_t) + sigma * plain_attention(q, k_s, v_s)
     ours = eq3_dual_attention(q, k_t, v_t, k_s, v_s, gamma, sigma)
-    torch.testing.assert_close(ours.double(), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(ours.double(), expected, atol=tolerance, rtol=0)
 
 
 def test_eq3_weights_may_differ_by_sample(qkv):

@@ -1,6 +1,7 @@
 """PhotoVerse on diffusers' own pipelines: off is the bare pipeline bit for bit, on works with all of them."""
 
 import copy
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -154,16 +155,110 @@ def test_off_with_a_negative_prompt_and_several_images(pipe, adapter):
     assert torch.equal(images(pipe, **inputs), bare)
 
 
-def test_images_of_a_prompt_are_those_of_single_calls(pipe, adapter):
+def test_a_negative_prompt_acts_and_leaves_the_person_in_the_picture(pipe, adapter):
     person = attach(pipe, adapter)
-    cards = [card(person, 1), card(person, 2)]
-    prompts = ["S* smiling", "a photo of S*"]
-    seeds = [torch.Generator().manual_seed(i) for i in range(4)]
-    many = images(pipe, **person.inputs(prompts, cards, ON, num_images_per_prompt=2), generator=seeds)
+    one, other = card(person, 1), card(person, 2)
+    plain = images(pipe, **person.inputs([PROMPT], [one], ON))
+    against = images(pipe, **person.inputs([PROMPT], [one], ON, ["glasses, red hair"]))
+    assert (plain - against).abs().max() > 1e-4
+    assert (
+        against - images(pipe, **person.inputs([PROMPT], [other], ON, ["glasses, red hair"]))
+    ).abs().max() > 1e-4
+    off = ON.model_copy(
+        update={"guidance_scale": 1.0}
+    )  # without guidance there is nothing that it could act on
+    inputs = person.inputs([PROMPT], [one], off, ["glasses, red hair"])
+    assert inputs["negative_prompt_embeds"] is None
+    assert torch.equal(images(pipe, **inputs), images(pipe, **person.inputs([PROMPT], [one], off)))
+
+
+MOVING = [
+    ON.model_copy(update={"sigma_schedule": ((0, 0), (0.4, 1)), "m_schedule": ((0, 1), (0.4, 3))}),
+    ON.model_copy(update={"gamma_schedule": ((0, 1), (0.6, 2)), "sigma_levels": (1, 0.5), "m": 2}),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_images_of_a_prompt_are_those_of_single_calls(pipe, adapter, kind, guidance):
+    """Two persons, prompts, negative prompts and sets of dials, two pictures of each, in one call."""
+    sibling, extra = siblings(pipe)[kind]
+    noise = torch.randn(4, 4, 16, 16)
+    if kind == "inpaint":  # it draws from the generators in an order of its own
+        encode_without_chance(pipe.vae)
+    person = attach(pipe, adapter)
+    cards, prompts, negatives = [card(person, 1), card(person, 2)], ["S* one", "a photo of S*"], ["hat", ""]
+    dials = [moving.model_copy(update={"guidance_scale": guidance}) for moving in MOVING]
+
+    def draw(at: slice, pictures: slice, **more):
+        inputs = person.inputs(prompts[at], cards[at], dials[at], negatives[at], **more)
+        if kind == "inpaint":
+            inputs["latents"] = noise[pictures]
+        rows = range(4)[pictures]
+        parts = {k: [v] * len(prompts[at]) if k.endswith("image") else v for k, v in extra.items()}
+        generators = [torch.Generator().manual_seed(i) for i in rows]
+        return images(sibling, **inputs, **parts, generator=generators)
+
+    many = draw(slice(None), slice(None), num_images_per_prompt=2)
     for i in range(4):
-        inputs = person.inputs(prompts[i // 2 : i // 2 + 1], cards[i // 2 : i // 2 + 1], ON)
-        alone = images(pipe, **inputs, generator=[torch.Generator().manual_seed(i)])
+        alone = draw(slice(i // 2, i // 2 + 1), slice(i, i + 1))
         torch.testing.assert_close(alone[0], many[i], atol=1e-4, rtol=0)
+    assert (many[0] - many[2]).abs().max() > 1e-3
+
+
+def encode_without_chance(vae) -> None:
+    """Makes an encoder that gives one latent for a picture, not a distribution of them."""
+    channels = vae.config.latent_channels
+    with torch.no_grad():
+        vae.quant_conv.weight[channels:] = 0
+        vae.quant_conv.bias[channels:] = -30
+
+
+def predictions(pipe, **kwargs) -> list[torch.Tensor]:
+    """What the UNet gave at each step of a picture."""
+    seen: list[torch.Tensor] = []
+    hook = pipe.unet.register_forward_hook(lambda _module, _inputs, output: seen.append(output[0].clone()))
+    try:
+        images(pipe, **kwargs)
+    finally:
+        hook.remove()
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("schedule", "before"),
+    [
+        ({"sigma_schedule": ((0, 0), (0.2, 1))}, {"sigma": 0.0}),
+        ({"gamma_schedule": ((0, 0.5), (0.2, 1))}, {"gamma": 0.5}),
+        ({"alpha_schedule": ((0, 0), (0.2, 1))}, {"alpha": 0.0}),
+        ({"m_schedule": ((0, 1), (0.2, 3))}, {"m": 1}),
+    ],
+)
+def test_a_schedule_turns_its_dial_at_the_very_step(pipe, adapter, schedule, before):
+    """Of ten steps, the first two are those of the dial before 20%, and the third is another."""
+    person = attach(pipe, adapter)
+    ten = ON.model_copy(update={"num_inference_steps": 10})
+    found, first = (
+        predictions(pipe, **person.inputs([PROMPT], [card(person)], ten.model_copy(update=dials)))
+        for dials in (schedule, before)
+    )
+    assert len(found) == len(first) == 10
+    for step in (0, 1):
+        torch.testing.assert_close(found[step], first[step], atol=1e-5, rtol=1e-5)
+    assert (found[2] - first[2]).abs().max() > 1e-4
+
+
+def test_keys_and_values_are_computed_once_a_picture(pipe, adapter):
+    person = attach(pipe, adapter)
+    text = [m for name, m in pipe.unet.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))]
+    visual = [layer for kv in adapter.visual_kv.values() for layer in (kv.to_k, kv.to_v)]
+    calls: Counter[int] = Counter()
+    for layer in text + visual:
+        layer.register_forward_hook(lambda module, *_: calls.update([id(module)]))
+    for picture_number in (1, 2):
+        images(pipe, **person.inputs([PROMPT], [card(person)], ON))
+        assert len(calls) == 4 * len(adapter.attentions)
+        assert set(calls.values()) == {picture_number}  # of three steps each
 
 
 SCHEDULERS = ["DDIM", "DPMSolverMultistep", "EulerDiscrete", "UniPCMultistep", "PNDM", "LCM"]
@@ -263,6 +358,16 @@ def test_offload_hooks(pipe, adapter):
     for part in (pipe.text_encoder, pipe.unet, pipe.vae):
         _, hook = cpu_offload_with_hook(part, "cpu", prev_module_hook=hook)
     torch.testing.assert_close(images(pipe, **person.inputs([PROMPT], [card(person)], dials)), expected)
+
+
+def test_model_cpu_offload_as_users_call_it(pipe, adapter):
+    """diffusers' own switch, onto this machine's only device."""
+    person = attach(pipe, adapter)
+    expected = images(pipe, **person.inputs([PROMPT], [card(person)], ON))
+    pipe.enable_model_cpu_offload(device="cpu")
+    offloaded = images(pipe, **person.inputs([PROMPT], [card(person)], ON))
+    torch.testing.assert_close(offloaded, expected, atol=1e-5, rtol=0)
+    detach(pipe)
 
 
 @pytest.mark.gpu

@@ -30,7 +30,8 @@ def test_help_names_every_command_and_is_quick():
     )
     assert "HEAVY []" in done.stdout
     assert all(
-        word in done.stdout for word in ("demo", "stage", "train", "personalize", "services", "doctor")
+        word in done.stdout
+        for word in ("demo", "stage", "train", "personalize", "export", "services", "doctor")
     )
 
 
@@ -59,11 +60,6 @@ def test_a_fault_of_a_library_is_shown_whole(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr("flows.config.load_config", broken)
     assert main(["stage", "train", "--config", "c", "--out", str(tmp_path / "r.json")]) == FAILED
     assert "Traceback" in capsys.readouterr().err
-
-
-def test_a_missing_photo_is_refused(capsys):
-    assert main(["personalize", "nowhere.jpg", "a photo of S*"]) == REFUSED
-    assert "no photo at" in capsys.readouterr().err
 
 
 def test_the_doctor_finds_what_is_missing_and_says_the_mend(monkeypatch, tmp_path):

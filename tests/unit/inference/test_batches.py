@@ -1,12 +1,13 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from components.core import RuntimeConfig, sha256_file
 from components.face import FaceConfig
-from components.inference import BatchConfig, Dials, batch, personalize_batch, read_recipe
+from components.inference import BatchConfig, Dials, PhotoRules, batch, personalize_batch, read_recipe
 from components.inference.ledger import Ledger, LedgerRow
 from components.inference.requests import read_requests
 from components.inference.worker import PictureWorker
@@ -118,6 +119,18 @@ def test_each_request_ends_once_as_pictures_or_as_an_error_row(folder, run, adap
     assert recipe["seed"] == 9
     assert recipe["dials"]["sigma"] == 0.5
     assert "prompt" not in recipe
+
+
+def test_a_photo_of_several_people_is_an_error_row_where_the_rules_say_so(folder, run, photos):
+    two = np.concatenate([np.asarray(Image.open(photo)) for photo in photos[:2]], axis=1)
+    Image.fromarray(two).save(folder / "two.png")
+    file = write(folder / "requests.jsonl", request(0), request(1, photo="two.png"))
+    strict = CONFIG.model_copy(update={"photo_rules": PhotoRules(several_faces="reject")})
+    assert [row.status for row in rows(run(file, strict))] == ["done", "failed"]
+    assert rows(run(file, strict))[1].error == (
+        "several faces in the photo (2): crop it to the one that is meant"
+    )
+    assert [row.status for row in rows(run(file))] == ["done", "done"]  # the default takes the largest
 
 
 def test_a_rerun_draws_only_what_is_missing_has_changed_or_failed(folder, run):

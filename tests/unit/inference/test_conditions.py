@@ -3,12 +3,15 @@ import torch
 
 from components.inference import Dials
 from components.inference.conditions import (
+    alpha_at,
     branch_weights,
     expand_rows,
     factor_at,
     make_rows,
+    moments,
     shared_dials,
     stack_tokens,
+    words_at,
 )
 from tests.unit.inference.test_cards import make_card
 
@@ -25,6 +28,28 @@ def test_a_schedule_is_piecewise_constant(progress, factor):
 def test_a_schedule_starts_at_zero_and_rises(schedule):
     with pytest.raises(ValueError, match="must start at share 0"):
         Dials(sigma_schedule=schedule)
+
+
+@pytest.mark.parametrize(
+    "both", [{"m": 1, "m_levels": (1, 1)}, {"m_schedule": ((0, 1),), "m_levels": (1, 1)}]
+)
+def test_m_is_said_in_one_way_only(both):
+    with pytest.raises(ValueError, match="say different things of m"):
+        Dials(**both)
+
+
+def test_alpha_and_m_follow_schedules_and_levels():
+    dials = Dials(alpha=2, alpha_schedule=((0, 0.5), (0.5, 1)), m_schedule=((0, 1), (0.5, 3)))
+    assert (alpha_at(dials, 0.0, 2), alpha_at(dials, 0.5, 2)) == (1, 2)
+    assert [words_at(dials, progress, 0, 2) for progress in (0.0, 0.4, 0.5, 1.0)] == [1, 1, 3, 3]
+    assert moments(make_rows(["a"], [None], dials, None)) == [0, 0.5]
+    by_level = Dials(alpha_levels=(1, 0.5), m_levels=(3, 1))
+    assert alpha_at(by_level, 0.0, 2) == (1, 0.5)
+    assert [words_at(by_level, 0.0, level, 2) for level in (0, 1)] == [3, 1]
+    assert (words_at(Dials(m=2), 0.7, 1, 2), words_at(Dials(), 0.7, 1, 2)) == (2, None)
+    for at in (alpha_at, lambda *args: words_at(args[0], args[1], 0, args[2])):
+        with pytest.raises(ValueError, match="2 factors for resolution levels; this UNet has 3"):
+            at(by_level, 0.0, 3)
 
 
 @pytest.mark.parametrize(

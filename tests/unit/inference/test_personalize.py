@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from components.core import sha256_file
+from components.face import FaceConfig
 from components.inference import Dials, Personalizer, read_recipe, save_png
-from components.model import ModelConfig, load_extractor, load_pipeline
+from components.model import ModelConfig, load_extractor, load_pipeline, save_adapter
 from tests.unit.inference.conftest import FEW
 
 
@@ -49,16 +50,16 @@ def test_a_picture_does_not_depend_on_the_rest_of_its_batch(personalizer, cards)
         assert differ(alone, together[i]) <= 1  # one grey level may fall on either side of a rounding
 
 
-def test_latents_of_a_picture_agree_to_float_tolerance_whatever_the_batch(personalizer, cards):
-    def latents(chosen):
+def test_pixels_of_a_picture_alone_and_in_a_batch_of_eight_agree_to_1e_4(personalizer, cards):
+    def pixels_01(chosen):
         inputs = personalizer.attachment.inputs(["S*"] * len(chosen), [cards[i] for i in chosen], FEW)
         generators = [torch.Generator().manual_seed(i) for i in chosen]
         with torch.no_grad():
             return personalizer.attachment.pipe(**inputs, generator=generators, output_type="pt").images
 
-    together = latents([0, 1, 2, 3])
-    for i in range(4):
-        torch.testing.assert_close(latents([i])[0], together[i], atol=1e-4, rtol=0)
+    together = pixels_01([0, 1, 2, 3, 3, 2, 1, 0])
+    for i in range(8):
+        torch.testing.assert_close(pixels_01([min(i, 7 - i)])[0], together[i], atol=1e-4, rtol=0)
 
 
 def test_pictures_with_different_dials_of_a_call_come_back_in_order(personalizer, cards):
@@ -76,7 +77,11 @@ TURNED = [
     {"sigma_schedule": ((0, 0), (0.5, 1))},
     {"gamma_schedule": ((0, 1), (0.5, 2))},
     {"alpha_schedule": ((0, 0), (0.5, 1))},
+    {"m_schedule": ((0, 1), (0.5, 3))},
     {"sigma_levels": (1, 0)},
+    {"gamma_levels": (2, 1)},
+    {"alpha_levels": (1, 0)},
+    {"m_levels": (3, 1)},
 ]
 
 
@@ -91,6 +96,45 @@ def test_a_schedule_that_is_always_one_changes_nothing(personalizer, cards):
     plain = personalizer.generate([cards[0]], ["S*"], [0], FEW)[0]
     flat = FEW.model_copy(update={"sigma_schedule": ((0, 1), (0.5, 1)), "alpha_schedule": ((0, 1), (0.6, 1))})
     assert differ(plain, personalizer.generate([cards[0]], ["S*"], [0], flat)[0]) <= 1
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"m_schedule": ((0, 2), (0.4, 2))}, {"m": 2}),
+        ({"m_schedule": ((0, 1), (1, 3))}, {"m": 1}),  # from the last step's end on: never
+        ({"m_levels": (2, 2)}, {"m": 2}),
+        ({"alpha_levels": (0.5, 0.5)}, {"alpha": 0.5}),
+        ({"alpha_levels": (0, 0)}, {"alpha_schedule": ((0, 0),)}),
+        ({"gamma_levels": (0.5, 0.5), "sigma_levels": (2, 2)}, {"gamma": 0.5, "sigma": 2.0}),
+        ({"sigma_schedule": ((0, 0.5),)}, {"sigma": 0.5}),
+    ],
+)
+def test_two_ways_of_saying_the_same_draw_the_same(personalizer, cards, one, other):
+    persons, prompts = [cards[0], None, cards[1]], ["S* smiling", "a person", "S* and S*"]
+    drawn = [
+        personalizer.generate(persons, prompts, [0, 1, 2], FEW.model_copy(update=dials), ["hat", "", "hat"])
+        for dials in (one, other)
+    ]
+    assert all(differ(*pair) <= 1 for pair in zip(*drawn, strict=True))
+
+
+def test_rows_with_schedules_of_their_own_stand_beside_each_other(personalizer, cards):
+    """Some turn m at other moments, some by level, some not at all; each is drawn as it would be alone."""
+    dials = [
+        FEW.model_copy(update=update)
+        for update in (
+            {"m_schedule": ((0, 1), (0.5, 3))},
+            {"m_schedule": ((0, 3), (0.3, 2))},
+            {"m": 2},
+            {"m_levels": (1, 3)},
+        )
+    ]
+    prompts = ["S*", "S* smiling", "a photo of S*", "S* at home"]
+    together = personalizer.generate(cards, prompts, range(4), dials)
+    for i in range(4):
+        alone = personalizer.generate(cards[i : i + 1], prompts[i : i + 1], [i], dials[i])[0]
+        assert differ(alone, together[i]) <= 1
 
 
 def test_a_schedule_after_the_last_step_is_sigma_zero(personalizer, cards):
@@ -147,6 +191,27 @@ def test_another_image_encoder_is_refused(model_config, adapter_file):
     torch.nn.init.normal_(extractor.image_encoder.vision_model.embeddings.class_embedding)
     with pytest.raises(ValueError, match="image encoder"):
         Personalizer(load_pipeline(model_config), adapter_file, extractor)
+
+
+def test_faces_are_cut_as_in_training_unless_something_else_is_asked_for(
+    model_config, personalizer, adapter_file, tmp_path
+):
+    told = tmp_path / "told.safetensors"
+    trained = FaceConfig(mask_hair=True, min_score=0.7)
+    save_adapter(personalizer.attachment.adapter, told, {"face": trained.model_dump(mode="json")})
+    assert Personalizer.load(told, model_config).face == trained
+    assert Personalizer.load(told, model_config, FaceConfig()).face == FaceConfig()
+    assert Personalizer.load(adapter_file, model_config).face == FaceConfig()  # an older file does not say
+
+
+def test_a_tool_for_finished_cards_draws_them_and_says_that_it_reads_no_photos(
+    model_config, personalizer, adapter_file, cards, photos
+):
+    tool = Personalizer.load(adapter_file, model_config, cards_only=True)
+    expected = personalizer.generate([cards[0]], ["S*"], [0], FEW)[0]
+    assert differ(tool.generate([cards[0]], ["S*"], [0], FEW)[0], expected) <= 1
+    with pytest.raises(ValueError, match="no image encoder was loaded"):
+        tool.card(photos[0])
 
 
 def test_the_adapters_own_switches_win_over_those_given(model_config, adapter_file):

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.face import FaceConfig, load_detector, load_masker, paint_outside
-from components.inference import PhotoRules
-from components.inference.photo import crop_start, read_photo
+from components.face import Face, FaceConfig, load_detector, load_masker, paint_outside
+from components.inference import FaceError, PhotoRules
+from components.inference.photo import crop_start, find_face, read_photo
 from components.prepare.transforms import cut_face
 
 RULES = PhotoRules()
@@ -70,6 +70,40 @@ def test_no_face_or_a_tiny_one_is_refused(personalizer, photos):
         personalizer.rules = PhotoRules(min_face_px=4000)
         with pytest.raises(ValueError, match="at least 4000 needed"):
             tiny(personalizer, photos[0])
+    finally:
+        personalizer.rules = rules
+
+
+def faces(*widths: float):
+    """A detector that finds faces of these widths, largest first."""
+    found = [
+        Face(np.array([0, 0, width, width], np.float32), np.zeros((5, 2), np.float32), 0.9)
+        for width in sorted(widths, reverse=True)
+    ]
+    return lambda _image: found
+
+
+def test_several_faces_are_refused_with_a_type_where_the_rules_say_so():
+    image, reject = np.zeros((9, 9, 3), np.uint8), PhotoRules(several_faces="reject", min_face_px=24)
+    with pytest.raises(FaceError, match=r"several faces in the photo \(2\): crop it") as caught:
+        find_face(image, faces(80, 40, 10), reject)
+    assert caught.value.reason == "several_faces"
+    assert find_face(image, faces(80, 10), reject).size_px == 80  # one below the least width does not count
+    assert find_face(image, faces(80, 40), PhotoRules()).size_px == 80  # by default the largest
+    for detector, reason in ((faces(), "no_face"), (faces(9), "tiny_face")):
+        with pytest.raises(FaceError) as caught:
+            find_face(image, detector, reject)
+        assert caught.value.reason == reason
+
+
+def test_two_people_in_a_photo_are_refused_by_the_whole_chain(personalizer, photos):
+    two = np.concatenate([read_photo(photo, RULES) for photo in photos[:2]], axis=1)
+    assert len(load_detector(FaceConfig())(two)) == 2
+    rules = personalizer.rules
+    try:
+        personalizer.rules = PhotoRules(several_faces="reject")
+        with pytest.raises(FaceError, match="several faces"):
+            personalizer.card(two)
     finally:
         personalizer.rules = rules
 

@@ -89,6 +89,47 @@ def test_alpha_is_a_free_dial_of_the_lora_part(base, adapter):
     torch.testing.assert_close(linear(x), linear.base_layer(x) + 0.5 * x @ dw.a.T @ dw.b.T)
 
 
+def test_alpha_may_differ_by_resolution_level(base, adapter):
+    install(base.unet, adapter)
+    set_lora_scale(base.unet, (0.25, 2.0))
+    seen = set()
+    for layer in adapter.attentions:
+        module, dw = base.unet.get_submodule(f"{layer.name}.to_v"), dict(adapter.lora_of(layer))["to_v"]
+        x = torch.randn(3, 32)
+        expected = module.base_layer(x) + (0.25, 2.0)[layer.level] * x @ dw.a.T @ dw.b.T
+        torch.testing.assert_close(module(x), expected)
+        seen.add(layer.level)
+    assert seen == {0, 1}
+    mixed = run(base.unet)
+    base.unet.unload_lora()
+    mend(base.unet)
+    assert torch.equal(run(base.unet), mixed)
+    set_lora_scale(base.unet, 0.25)
+    assert not torch.allclose(run(base.unet), mixed, atol=1e-4)
+
+
+def test_each_resolution_level_may_read_a_text_of_its_own(base, adapter):
+    install(base.unet, adapter)
+    width = base.unet.config.cross_attention_dim
+    one, other = (torch.randn(2, 7, width, generator=torch.Generator().manual_seed(i)) for i in (3, 4))
+    by_text = {id(text): run_with(base, text) for text in (one, other)}
+    for texts in ([one, one], [other, other]):
+        found = run(base.unet, cross_attention_kwargs={"texts": texts})
+        torch.testing.assert_close(found, by_text[id(texts[0])])
+    for texts in ([one, other], [other, one]):
+        found = run(base.unet, cross_attention_kwargs={"texts": texts})
+        assert all(not torch.allclose(found, whole, atol=1e-4) for whole in by_text.values())
+    with pytest.raises(ValueError, match="texts is for 1 samples, but the UNet got 2"):
+        run(base.unet, cross_attention_kwargs={"texts": [one[:1]] * 2})
+
+
+def run_with(base, text):
+    size, generator = base.unet.config.sample_size, torch.Generator().manual_seed(0)
+    latents = torch.randn(2, base.unet.config.in_channels, size, size, generator=generator)
+    with torch.no_grad():
+        return base.unet(latents, torch.tensor([5, 900]), text).sample
+
+
 def add_user_lora(unet):
     unet.add_adapter(LoraConfig(r=2, init_lora_weights="gaussian", target_modules=["to_q", "to_k"]), "style")
     generator = torch.Generator().manual_seed(2)

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from components.face import FaceConfig
 from components.training.checkpoint import check_checkpoint
 from components.training.export import full_weights
 from components.training.tracking import read_history
@@ -116,6 +117,8 @@ def test_what_a_run_leaves(finished):
     assert low <= outcome["reference_gain"] <= high
     assert math.isfinite(outcome["reference_gain_other_view"])
     card = json.loads((job.folder / "adapter.json").read_text())
+    face = card["training_run"].pop("face")
+    assert FaceConfig.model_validate(face) == job.face
     assert card["training_run"] == {"run_name": "test", "step": 6, "mlflow_run_id": None}
     weights = load_file(job.folder / ADAPTER)
     assert all(weight.dtype == torch.float32 for weight in weights.values())

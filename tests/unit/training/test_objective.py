@@ -1,12 +1,16 @@
 """Draws that do not depend on workers; targets and x_0 estimates against diffusers and each other."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from components.training.config import FaceLossConfig, FusionConfig, LossConfig, TrainConfig
+from components.training.feed import MicroBatch
 from components.training.objective import (
+    ddim_step,
     draw_step,
     estimate_x0,
     prediction_target,
@@ -14,6 +18,7 @@ from components.training.objective import (
     sample_noise,
     signal_to_noise,
 )
+from components.training.step import FaceIdentity, Objective
 
 
 def config(**values):
@@ -131,6 +136,68 @@ def test_x0_equals_diffusers_own(kind):
         expected = ddim.step(prediction, timestep, noisy).pred_original_sample
         ours = estimate_x0(ddim, prediction, noisy, torch.tensor([timestep]))
         torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction", "sample"])
+def test_a_step_towards_x0_equals_diffusers_ddim(kind):
+    ddim = DDIMScheduler.from_config(scheduler(kind).config, clip_sample=False, set_alpha_to_one=False)
+    ddim.set_timesteps(10)
+    prediction, noisy = torch.randn(2, 1, 4, 8, 8)
+    for timestep in (900, 500, 100):
+        expected = ddim.step(prediction, timestep, noisy).prev_sample
+        ours = ddim_step(ddim, prediction, noisy, torch.tensor([timestep]), torch.tensor([timestep - 100]))
+        torch.testing.assert_close(ours, expected, atol=1e-4, rtol=1e-4)
+    now = torch.tensor([300])
+    torch.testing.assert_close(ddim_step(ddim, prediction, noisy, now, now), noisy, atol=1e-4, rtol=1e-4)
+
+
+def face_objective(x0_steps: int):
+    """An objective whose faces are latents, over a model with one weight that notes its calls."""
+    face = FaceLossConfig(fraction=1, max_timestep=1, x0_steps=x0_steps)
+    objective = Objective(
+        config(global_batch_size=3, face_loss=face), scheduler("epsilon"), 1.0,
+        FaceIdentity(torch.nn.Identity(), None),
+    )  # fmt: skip
+    objective.face = lambda latents, _landmarks: latents.flatten(1)
+    weight = torch.tensor(0.9, requires_grad=True)
+    calls = []
+
+    def model(noisy, timesteps, ids, positions, features, gamma, sigma, alpha):
+        calls.append((timesteps.tolist(), features.shape[0], torch.is_grad_enabled()))
+        return SimpleNamespace(noise_pred=weight * noisy.roll(1, -1), p_f=features, visual_values=[features])
+
+    rows = torch.tensor([0, 2])
+    batch = MicroBatch(
+        moments=torch.cat([torch.randn(3, 2, 4, 4), torch.zeros(3, 2, 4, 4)], 1),
+        posterior_noise=torch.zeros(3, 2, 4, 4),
+        noise=torch.randn(3, 2, 4, 4),
+        timesteps=torch.tensor([300, 500, 40]),
+        input_ids=torch.zeros(3, 7, dtype=torch.long),
+        word_positions=torch.full((3, 7), -1),
+        features=torch.zeros(3, 1, 2, 4),
+        gamma=torch.ones(3),
+        sigma=torch.ones(3),
+        face_rows=rows,
+        face_share=torch.tensor(0.5),
+        identity=torch.randn(2, 32),
+        landmarks_xy=torch.zeros(2, 5, 2),
+    )
+    return objective, model, batch, calls, weight
+
+
+def test_x0_of_the_identity_loss_takes_as_many_steps_as_asked():
+    losses = {}
+    for steps in (1, 3):
+        torch.manual_seed(0)
+        objective, model, batch, calls, weight = face_objective(steps)
+        terms = objective(model, batch)
+        terms[2].backward()
+        losses[steps] = terms[2].item()
+        assert weight.grad.abs() > 0
+        assert calls[0] == ([300, 500, 40], 3, True)
+        # further steps: the face rows alone, evenly towards 0, and gradients through the last one only
+        assert calls[1:] == [([200, 26], 2, False), ([100, 13], 2, True)][: steps - 1]
+    assert losses[1] != pytest.approx(losses[3], rel=1e-3)
 
 
 def test_velocity_is_exact_at_zero_signal():
