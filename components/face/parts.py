@@ -8,7 +8,8 @@ import numpy as np
 from components.face.config import FaceConfig
 
 # In the order in which CelebAMask-HQ paints them, later ones over earlier ones; the class id is 1 + the
-# place. The public SegFormer face parsers were trained on these very classes, so one table of classes serves both.
+# place. The public SegFormer face parsers were trained on these very classes: one table of classes serves
+# both.
 PARTS = (
     *("skin", "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear"),
     *("mouth", "u_lip", "l_lip", "hair", "hat", "ear_r", "neck_l", "neck", "cloth"),

@@ -1,4 +1,4 @@
-"""What a run leaves beside the shards, a function of the journal: rejects, contact sheet, report, manifest."""
+"""What a run leaves beside the shards, from the journal: rejects, contact sheet, report, manifest."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -27,7 +27,7 @@ ACROSS = 8  # samples side by side
 def finish(
     folder: Path, journal: Journal, spec: PrepareSpec, seconds: float, library: Library
 ) -> ShardManifest:
-    """Writes rejects, contact sheet, report and manifest; returns the manifest of an earlier run if nothing changed.
+    """Writes rejects, contact sheet, report and manifest; if nothing changed, returns the earlier manifest.
 
     Raises:
         ValueError: Too large a share of the photos was rejected, or no photo gave a sample. The rejects are

@@ -148,7 +148,9 @@ class Embeddings:
                 for table in tables:
                     rows += table.to_pylist()
                     progress.advance(len(table))
-                self._keep([row | dict(zip(("size", "mtime_ns"), states[row["file"]])) for row in rows])
+                self._keep(
+                    [row | dict(zip(("size", "mtime_ns"), states[row["file"]], strict=True)) for row in rows]
+                )
 
     def _keep(self, rows: list[dict]) -> None:
         self.by_file |= {row["file"]: _vector(row["embedding"]) for row in rows}

@@ -1,4 +1,4 @@
-"""`prepare.html`: what came in, what was kept, what was rejected and why, on one page that needs no network."""
+"""`prepare.html`: what came in, what was kept, what was rejected and why; a page that needs no network."""
 
 import base64
 import io

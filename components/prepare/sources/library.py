@@ -10,7 +10,7 @@ from components.prepare.sources.fairface import FairFaceSource
 from components.prepare.sources.ffhq import FFHQSource
 from components.prepare.sources.folder import FolderSource
 from components.prepare.sources.parquet import ParquetSource
-from components.prepare.sources.record import PhotoRecord, check_splits, in_plan_order, is_taken, to_record
+from components.prepare.sources.record import PhotoRecord, in_plan_order, is_taken, settle_splits, to_record
 from components.prepare.sources.store import GONE, OutsideError, State
 
 READERS: dict[str, type[Source]] = {
@@ -56,8 +56,7 @@ class Library:
             if not found:
                 raise ValueError(f"the photo folder {source.store.url} holds no photos")
             records += [r for r in found if is_taken(r.person, source.config.weight, self.config)]
-        check_splits(records)
-        return in_plan_order(records)
+        return in_plan_order(settle_splits(records))
 
     def read(self, file: str) -> bytes:
         """Returns the bytes of a photo; raises OutsideError or OSError."""

@@ -6,7 +6,7 @@ Shared by all readers. A reader yields plain rows of strings, with these keys: `
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any, get_args
 
@@ -101,12 +101,21 @@ def to_record(
     )
 
 
-def check_splits(records: Iterable[PhotoRecord]) -> None:
-    """Refuses a person who is on two sides: what is measured on known people means nothing.
+def settle_splits(records: list[PhotoRecord]) -> list[PhotoRecord]:
+    """Returns the records with each person in one split: photos without a stated one follow those with one.
 
     Raises:
-        ValueError: Somebody is.
+        ValueError: Photos of one person are stated to be in two splits: what is measured on known people
+            means nothing.
     """
+    stated = {record.person: record.split for record in records if record.stated}
+    settled = [replace(r, split=stated.get(r.person, r.split)) if not r.stated else r for r in records]
+    check_splits(settled)
+    return settled
+
+
+def check_splits(records: Iterable[PhotoRecord]) -> None:
+    """Refuses a person who is on two sides."""
     split_by_person: dict[str, str] = {}
     for record in records:
         first = split_by_person.setdefault(record.person, record.split)
