@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import cv2
+import insightface
 import numpy as np
 import pytest
 import skimage
+from PIL import Image
 
 from components.face import ARCFACE_TEMPLATE_XY, FaceConfig, align_face, head_pose, load_detector, sharpness
 from components.face.quality import HEAD_XYZ
@@ -33,7 +37,15 @@ def test_a_mirrored_photo_turns_the_other_way() -> None:
     photo = skimage.data.astronaut()[20:276, 90:346]
     detector = load_detector(FaceConfig())
     poses = [head_pose(detector(np.ascontiguousarray(p))[0].landmarks_xy) for p in (photo, photo[:, ::-1])]
-    np.testing.assert_allclose(poses[0], -np.array(poses[1]), atol=4)
+    np.testing.assert_allclose(poses[0], -np.array(poses[1]), atol=6)  # the detector is no mirror of itself
+
+
+def test_a_face_that_looks_to_the_left_has_a_negative_yaw() -> None:
+    group = Image.open(Path(insightface.__file__).parent / "data/images/t1.jpg").convert("RGB")
+    face = load_detector(FaceConfig())(np.asarray(group.crop((860, 35, 1055, 230))))[0]
+    yaw, roll = head_pose(face.landmarks_xy)
+    assert -75 < yaw < -30
+    assert abs(roll) < 20
 
 
 def test_landmarks_on_one_point_are_no_pose() -> None:

@@ -47,8 +47,8 @@ def two_people(tmp_path: Path, as_bytes, head) -> Path:
 
     source = tmp_path / "photos"
     source.mkdir()
-    group = np.asarray(Image.open(Path(insightface.__file__).parent / "data/images/t1.jpg").convert("RGB"))
-    other = np.asarray(Image.fromarray(group[60:330, 540:780]).resize((200, 225)))
+    group = Image.open(Path(insightface.__file__).parent / "data/images/t1.jpg").convert("RGB")
+    other = np.asarray(group.crop((860, 35, 1055, 230)))
     for i in range(6):
         (source / f"a{i}.png").write_bytes(as_bytes(np.roll(head, i, axis=1)))
     for i in range(4):
