@@ -128,6 +128,11 @@ class PrepareConfig(StrictConfig):
     encode_workers: int | None = Field(default=None, ge=1)
     contact_sheet_samples: int = Field(default=24, ge=0, le=400)
 
+    @property
+    def needs_folder(self) -> bool:
+        """Whether a source has no path of its own, so that the run must have a photo folder."""
+        return not self.sources or any(source.path is None for source in self.sources)
+
     @model_validator(mode="after")
     def _somebody_trains(self) -> "PrepareConfig":
         if self.validation_share + self.heldout_share >= 1:

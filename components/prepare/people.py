@@ -17,9 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from components.core import Progress, atomic_path, fingerprint, write_text_atomic
+from components.face import PhotoError
 from components.prepare.config import PrepareConfig
+from components.prepare.embed import FaceEmbedder
 from components.prepare.sources import SPLITS, Library, PhotoRecord, in_plan_order, split_of
 from components.prepare.spec import PrepareSpec, weights_mark
+from components.prepare.transforms import Reject
 
 logger = logging.getLogger(__name__)
 FOLDER, NAMES = "people", "names.json"
@@ -180,11 +183,9 @@ class EmbedStage:
     def __init__(self, spec: PrepareSpec, library: Library) -> None:
         import cv2
 
-        from components.face import IdentityEncoder, load_detector
-
         cv2.setNumThreads(1)
-        self.spec, self.library = spec, library
-        self.detector, self.identity = load_detector(spec.face), IdentityEncoder(spec.identity_onnx)
+        self.library = library
+        self.embedder = FaceEmbedder(spec.prepare, spec.face, spec.identity_onnx)
 
     def __call__(self, files: pa.Table) -> pa.Table:
         """Turns a table with the column `file` into (file, embedding)."""
@@ -193,18 +194,10 @@ class EmbedStage:
 
     def embed(self, file: str) -> bytes | None:
         """Returns the bytes of float32 (D,), None for a photo that preparation will reject too."""
-        from components.face import PhotoError, align_face, decode_photo
-        from components.prepare.stages import read_photo
-        from components.prepare.transforms import Reject, choose_faces
-
-        config = self.spec.prepare
         try:
-            image = decode_photo(read_photo(self.library, file, config.max_file_mb), config.max_pixels)
-            face = choose_faces(self.detector(image), "largest", config.min_face_px)[0]
-            aligned = align_face(image, face.landmarks_xy, self.identity.input_size)
+            return self.embedder.embed(self.library, file)[1].tobytes()
         except (Reject, PhotoError, ValueError):
             return None
-        return self.identity.embed(aligned[None])[0].astype(np.float32).tobytes()
 
 
 def _embed(files: list[str], spec: PrepareSpec, library: Library, *, with_ray: bool) -> Iterable[pa.Table]:

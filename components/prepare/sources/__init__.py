@@ -1,6 +1,6 @@
 """Sets of photos behind one interface: `Library(config, folder).records()`, `.read(file)`, `.state(file)`."""
 
-from components.prepare.sources.library import READERS, Library, read_folder
+from components.prepare.sources.library import READERS, Library, read_folder, sources_digest
 from components.prepare.sources.record import SPLITS, PhotoRecord, in_plan_order, split_of
 from components.prepare.sources.store import OutsideError
 
@@ -12,5 +12,6 @@ __all__ = [
     "PhotoRecord",
     "in_plan_order",
     "read_folder",
+    "sources_digest",
     "split_of",
 ]

@@ -92,6 +92,12 @@ class Library:
         raise OutsideError(f"{file!r} is of no source; there are: {', '.join(self.sources)}")
 
 
+def sources_digest(config: PrepareConfig) -> str:
+    """Returns the identity of the files of all sources with a path of their own; none is read."""
+    placed = tuple(source for source in config.sources if source.path is not None)
+    return Library(config.model_copy(update={"sources": placed})).digest() if placed else ""
+
+
 def read_folder(folder: Path, config: PrepareConfig) -> list[PhotoRecord]:
     """Returns the records of one plain folder."""
     return Library(config.model_copy(update={"sources": ()}), folder).records()

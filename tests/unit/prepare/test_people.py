@@ -72,7 +72,7 @@ class Colours:
 
 @pytest.fixture
 def _colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("components.face.identity.IdentityEncoder", Colours)
+    monkeypatch.setattr("components.prepare.embed.IdentityEncoder", Colours)
 
 
 @pytest.mark.usefixtures("_colours")
