@@ -151,9 +151,13 @@ class FaceStage:
         """Returns the set's own mask of the photo, uint8 (H, W), or None where it has none."""
         if not files:
             return None
-        limit = self.spec.prepare.max_pixels
-        data = {file: read_photo(self.library, file, self.spec.prepare.max_file_mb) for file in files}
-        parts = {part_of(file): decode_photo(data[file], limit) for file in files}
+        config, parts = self.spec.prepare, {}
+        for file in files:
+            try:
+                data = read_photo(self.library, file, config.max_file_mb)
+                parts[part_of(file)] = decode_photo(data, config.max_pixels)
+            except (Reject, PhotoError) as reject:
+                raise Reject(reject.reason, f"{file.rsplit('/', 1)[-1]}: {reject.detail}") from reject
         return parts_mask(parts, shape_hw, self.spec.face)
 
 
