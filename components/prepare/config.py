@@ -95,6 +95,8 @@ class PrepareConfig(StrictConfig):
         samples_per_shard: Photos that go into one tar.
         batch_size: Photos that go through the networks together.
         face_workers: Processes that decode, detect and crop; None takes half the CPUs.
+        face_gpus: GPU share of each face worker, e.g. 0.25: detector, mask and identity network then run by
+            CUDA (needs onnxruntime-gpu); 0 keeps them on the CPU.
         encode_workers: Processes that run CLIP and the VAE; None takes every GPU, else half the CPUs.
         contact_sheet_samples: Samples shown on `contact_sheet.png`; 0 makes none.
     """
@@ -125,6 +127,7 @@ class PrepareConfig(StrictConfig):
     samples_per_shard: int = Field(default=256, ge=1, le=100_000)
     batch_size: int = Field(default=16, ge=1, le=1024)
     face_workers: int | None = Field(default=None, ge=1)
+    face_gpus: float = Field(default=0.0, ge=0, le=1)
     encode_workers: int | None = Field(default=None, ge=1)
     contact_sheet_samples: int = Field(default=24, ge=0, le=400)
 

@@ -149,6 +149,7 @@ def ray_dataset(
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=face_workers),
         num_cpus=share,
+        num_gpus=config.face_gpus,
     )
     samples = faces.map_batches(
         EncodeStage,

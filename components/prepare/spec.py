@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 VERSION = 2  # raise it when the same photo and settings give another sample
 # Settings that change how fast, not what; and those whose effect is in the records of the photos.
 WITHOUT_EFFECT = {
-    *("max_reject_share", "face_workers", "encode_workers", "contact_sheet_samples"),
-    *("sources", "person_similarity"),
+    *("max_reject_share", "face_workers", "face_gpus", "encode_workers"),
+    *("sources", "person_similarity", "contact_sheet_samples"),
 }
 
 

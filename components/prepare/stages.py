@@ -74,8 +74,9 @@ class FaceStage:
 
         cv2.setNumThreads(1)  # one process a CPU; more threads would only fight
         self.spec, self.library = spec, library
-        self.detector, self.masker = load_detector(spec.face), load_masker(spec.face)
-        self.identity = IdentityEncoder(spec.identity_onnx)
+        device = "cuda" if spec.prepare.face_gpus else "cpu"
+        self.detector, self.masker = load_detector(spec.face, device), load_masker(spec.face, device)
+        self.identity = IdentityEncoder(spec.identity_onnx, device)
 
     def __call__(self, photos: pa.Table) -> pa.Table:
         """Turns rows of `PHOTO_SCHEMA` into rows of `FACE_SCHEMA`, in order."""

@@ -5,7 +5,7 @@ import random
 import signal
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -107,6 +107,17 @@ def wait_for_shards(process: BaseProcess, out: Path, count: int) -> None:
         time.sleep(0.002)
 
 
+def wait_for_worker(process: BaseProcess, stage: str) -> psutil.Process:
+    """Returns the process of Ray's actor of a stage, as soon as it is there."""
+    while process.exitcode is None:
+        for one in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.Error):
+                if stage in " ".join(one.cmdline()):
+                    return one
+        time.sleep(0.05)
+    raise AssertionError(f"the run ended, and no worker of {stage} was seen")
+
+
 def end(process: BaseProcess) -> int | None:
     """Kills a process and all that it started, without a chance to tidy up."""
     tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
@@ -163,20 +174,16 @@ def test_a_driver_of_ray_that_is_killed(start: Start, undisturbed: ShardManifest
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stage", ["FaceStage", "EncodeStage"])
+@pytest.mark.parametrize("stage", ["EncodeStage", "FaceStage"])
 def test_a_worker_of_ray_that_is_killed(
     start: Start, undisturbed: ShardManifest, tmp_path: Path, stage: str
 ) -> None:
     out = tmp_path / "out"
     process = start(out, with_ray=True)
     try:
-        wait_for_shards(process, out, 2)
-        below = psutil.Process(process.pid).children(recursive=True)
-        workers = [one for one in below if stage in one.name() + str(one.cmdline())]
-
-        assert workers, "no such worker"
-        for worker in workers:
-            worker.send_signal(signal.SIGKILL)
+        worker = wait_for_worker(process, stage)
+        time.sleep(random.Random(stage).uniform(0, 0.5))
+        worker.send_signal(signal.SIGKILL)
         assert result(process) == 0
     finally:
         if process.exitcode is None:

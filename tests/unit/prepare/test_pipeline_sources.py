@@ -126,6 +126,18 @@ def test_blurred_and_turned_faces_are_rejected_with_what_was_measured(
     assert abs(sample["meta.json"]["roll_degrees"]) < 20
 
 
+def test_faces_by_cuda_are_asked_for_and_a_machine_without_it_says_so(tmp_path: Path, model) -> None:
+    from components.prepare.sources import Library
+    from components.prepare.spec import resolve
+    from components.prepare.stages import FaceStage
+
+    config = PrepareConfig(face_gpus=0.5)
+    spec = resolve(config, FaceConfig(), model)
+    assert spec.work == resolve(PrepareConfig(), FaceConfig(), model).work
+    with pytest.raises(ValueError, match="needs onnxruntime-gpu"):
+        FaceStage(spec, Library(config, tmp_path))
+
+
 def test_of_several_faces_the_good_ones_are_kept(prepare_plainly, tmp_path: Path, head, as_bytes) -> None:
     source = tmp_path / "photos"
     source.mkdir()
