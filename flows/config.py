@@ -230,6 +230,8 @@ def anchored(config: PipelineConfig) -> PipelineConfig:
 def _anchor(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _anchor(below) for key, below in value.items()}
+    if isinstance(value, list):
+        return [_anchor(below) for below in value]
     looks_like_path = (
         isinstance(value, str) and ("/" in value or value.endswith(".onnx")) and "://" not in value
     )

@@ -49,7 +49,7 @@ def run_stages(
 
 def data_stages(config: PipelineConfig) -> tuple[str, ...]:
     """Returns the stages that end in shards: people are drawn only when no photos are given."""
-    return ("prepare",) if config.photos else ("portraits", "prepare")
+    return ("prepare",) if config.photos or not config.prepare.needs_folder else ("portraits", "prepare")
 
 
 @flow(name="photoverse", flow_run_name=named("train"))

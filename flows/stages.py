@@ -74,7 +74,7 @@ def _prepare(config: PipelineConfig, folder: Path, records: Path) -> Record:
         face=config.face,
         model=config.model,
         runtime=config.runtime,
-        source_folder=_photos(config, records),
+        source_folder=_photos(config, records) if config.prepare.needs_folder else None,
         folder=folder,
     )
 
@@ -154,7 +154,7 @@ STAGES: dict[str, Stage] = {
         _prepare,
         ("prepare", "face", "model", "photos", "runtime.seed"),
         ("prepare", "face", "shards"),
-        upstream=lambda config: () if config.photos else ("portraits",),
+        upstream=lambda config: () if config.photos or not config.prepare.needs_folder else ("portraits",),
         shared=True,
         workers=lambda config: _cpus(config),
     ),
@@ -257,6 +257,8 @@ def stage_fingerprint(name: str, config: PipelineConfig, records: Path) -> str:
         inputs["base"] = weights_digest(config.model.base)
     if "photos" in stage.settings and config.photos:
         inputs["photos"] = listing_digest(_photos(config, records))
+    if name == "prepare" and config.prepare.sources:
+        inputs["sources"] = _sources_digest(config)
     return fingerprint(name, settings, upstream, inputs, [code_digest(room) for room in stage.rooms])
 
 
@@ -320,6 +322,13 @@ def _photos(config: PipelineConfig, records: Path) -> Path:
     if not folder.is_dir():
         raise ValueError(f"photos: there is no folder {folder}")
     return folder
+
+
+def _sources_digest(config: PipelineConfig) -> str:
+    """Returns the identity of the files of all sources that have a place of their own."""
+    from components.prepare import sources_digest
+
+    return sources_digest(anchored(config).prepare)
 
 
 def _requests(config: PipelineConfig) -> Path:

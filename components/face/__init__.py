@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from components.face.identity import IdentityEncoder, identity_onnx_path
     from components.face.mask import Masker, load_masker
     from components.face.onnx_torch import DifferentiableArcFace, load_arcface
+    from components.face.parts import part_of, parts_mask
     from components.face.photo import PhotoError, decode_photo
+    from components.face.quality import head_pose, sharpness
     from components.face.warp import warp_faces
 
 _HOME = {
@@ -35,6 +37,7 @@ _HOME = {
     "align_face": "align",
     "crop_square": "align",
     "decode_photo": "photo",
+    "head_pose": "quality",
     "identity_crop": "crops",
     "identity_onnx_path": "identity",
     "load_arcface": "onnx_torch",
@@ -42,6 +45,9 @@ _HOME = {
     "load_masker": "mask",
     "masked_crop": "crops",
     "paint_outside": "crops",
+    "part_of": "parts",
+    "parts_mask": "parts",
+    "sharpness": "quality",
     "similarity_transform": "align",
     "transform_points": "align",
     "warp_faces": "warp",
@@ -59,6 +65,7 @@ __all__ = [
     "align_face",
     "crop_square",
     "decode_photo",
+    "head_pose",
     "identity_crop",
     "identity_onnx_path",
     "load_arcface",
@@ -66,6 +73,9 @@ __all__ = [
     "load_masker",
     "masked_crop",
     "paint_outside",
+    "part_of",
+    "parts_mask",
+    "sharpness",
     "similarity_transform",
     "transform_points",
     "warp_faces",

@@ -1,19 +1,34 @@
-"""From folders of photos to shards of samples. `prepare` needs torch and Ray: loaded on first use."""
+"""From sets of photos to shards of samples. What needs torch, Ray or pyarrow is loaded on first use."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from components.prepare.config import PrepareConfig
+from components.prepare.config import PrepareConfig, SourceConfig
 
 if TYPE_CHECKING:
+    from components.prepare.diverse import DiverseRequest, pick_diverse_set
     from components.prepare.pipeline import prepare
+    from components.prepare.sources import sources_digest
 
-__all__ = ["PrepareConfig", "prepare"]
+_HOME = {
+    "DiverseRequest": "diverse",
+    "pick_diverse_set": "diverse",
+    "prepare": "pipeline",
+    "sources_digest": "sources",
+}
+
+__all__ = [
+    "DiverseRequest",
+    "PrepareConfig",
+    "SourceConfig",
+    "pick_diverse_set",
+    "prepare",
+    "sources_digest",
+]
 
 
 def __getattr__(name: str) -> Any:
-    """Loads the pipeline when `prepare` is asked for."""
-    if name != "prepare":
+    """Loads the file that a public name lives in."""
+    if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from components.prepare.pipeline import prepare
-
-    return prepare
+    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -4,12 +4,13 @@ An entry names the photos that went in, by size, time and SHA-256, and what beca
 the entries whose photos and tar are unchanged and does the rest again: new photos cost only themselves.
 """
 
+import hashlib
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from components.core import ShardFile, StrictConfig, inside, sha256_file, write_text_atomic
-from components.prepare.sources import PhotoRecord
+from components.core import ShardFile, StrictConfig, inside, write_text_atomic
+from components.prepare.sources import Library, PhotoRecord
 from components.shards import shard_is_intact
 
 logger = logging.getLogger(__name__)
@@ -27,6 +28,8 @@ class PhotoEntry(StrictConfig):
         samples: Keys of its samples.
         reason: Reject code, or None.
         detail: What was found, for people.
+        repeats: File that a rejected double repeats.
+        picture_hash: Perceptual hash, where near duplicates are looked for.
     """
 
     file: str
@@ -37,17 +40,23 @@ class PhotoEntry(StrictConfig):
     samples: tuple[str, ...] = ()
     reason: str | None = None
     detail: str = ""
+    repeats: str = ""
+    picture_hash: str = ""
 
 
 class ShardEntry(StrictConfig):
-    """One shard and its photos; `shard` is None if all of them were rejected."""
+    """One shard and its photos; `shard` is None if all of them were rejected.
+
+    Attributes:
+        counts: Samples by licence, source, group and gender, and size of the face; see `counts_of`.
+    """
 
     name: str
     split: str
     work: str
     shard: ShardFile | None
     photos: tuple[PhotoEntry, ...]
-    licences: dict[str, int] = {}
+    counts: dict[str, dict[str, int]] = {}
 
 
 class Journal:
@@ -62,12 +71,12 @@ class Journal:
         self.folder, self.work = folder, work
         self.entries: dict[str, ShardEntry] = {}
 
-    def keep_valid(self, records: Iterable[PhotoRecord], source: Path) -> None:
+    def keep_valid(self, records: Iterable[PhotoRecord], library: Library) -> None:
         """Loads the entries and keeps those that still hold; the others are deleted, with their tars."""
         wanted = {record.file: record.fingerprint for record in records}
         for path in sorted((self.folder / FOLDER).glob("*.json")):
             entry = ShardEntry.model_validate_json(path.read_text(encoding="utf-8"))
-            why = self._fault(entry, wanted, source)
+            why = self._fault(entry, wanted, library)
             self.entries[entry.name] = entry
             if why is not None:
                 self._drop(entry.name, why)
@@ -101,16 +110,20 @@ class Journal:
 
     def _orphan(self) -> str | None:
         """Returns an entry with a double of a photo that no entry holds any more."""
-        held = {photo.sha256 for photo in self.photos() if photo.samples}
+        kept = [photo for photo in self.photos() if photo.samples]
+        held, files = {photo.sha256 for photo in kept}, {photo.file for photo in kept}
         for name, entry in self.entries.items():
-            if any(photo.reason == "duplicate" and photo.sha256 not in held for photo in entry.photos):
-                return name
+            for photo in entry.photos:
+                if photo.reason == "duplicate" and photo.sha256 not in held:
+                    return name
+                if photo.reason == "near_duplicate" and photo.repeats not in files:
+                    return name
         return None
 
     def _path(self, name: str) -> Path:
         return self.folder / FOLDER / f"{Path(name).stem}.json"
 
-    def _fault(self, entry: ShardEntry, wanted: dict[str, str], source: Path) -> str | None:
+    def _fault(self, entry: ShardEntry, wanted: dict[str, str], library: Library) -> str | None:
         if entry.work != self.work:
             return "settings or weights changed"
         if entry.shard is not None and not shard_is_intact(self.folder, entry.shard):
@@ -118,23 +131,18 @@ class Journal:
         for photo in entry.photos:
             if wanted.get(photo.file) != photo.record:
                 return f"{photo.file} is gone, or other things are said about it"
-            if not _unchanged(photo, source):
+            if photo.reason == "unreadable_file":
+                return f"{photo.file} could not be read then"
+            if not _unchanged(photo, library):
                 return f"{photo.file} changed"
         return None
 
 
-def file_state(source: Path, file: str) -> tuple[int, int]:
-    """Returns size and time of change of a photo, or (-1, -1) if it cannot be seen."""
-    try:
-        state = inside(source, file).stat()
-    except (OSError, ValueError):
-        return -1, -1
-    return state.st_size, state.st_mtime_ns
-
-
-def _unchanged(photo: PhotoEntry, source: Path) -> bool:
-    size, mtime_ns = file_state(source, photo.file)
+def _unchanged(photo: PhotoEntry, library: Library) -> bool:
+    size, mtime_ns = library.state(photo.file)
     if (size, mtime_ns) == (photo.size, photo.mtime_ns):
         return True
+    if size != photo.size or not photo.sha256:
+        return False
     # Copied or touched: the time differs, the bytes may not.
-    return size == photo.size and bool(photo.sha256) and sha256_file(source / photo.file) == photo.sha256
+    return hashlib.sha256(library.read(photo.file)).hexdigest() == photo.sha256

@@ -1,8 +1,10 @@
-"""What a run leaves beside the shards, a function of the journal: rejects, contact sheet, manifest."""
+"""What a run leaves beside the shards, from the journal: rejects, contact sheet, report, manifest."""
 
 from collections import Counter
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +13,8 @@ from PIL import Image
 
 from components.core import ShardManifest, atomic_path, fingerprint
 from components.prepare.journal import Journal, PhotoEntry
-from components.prepare.sources import SPLITS
+from components.prepare.report import REPORT, write_report
+from components.prepare.sources import SPLITS, Library
 from components.prepare.spec import PrepareSpec
 from components.shards import Sample, load_split
 
@@ -21,8 +24,10 @@ CELL = 128  # pixels of one picture on the contact sheet
 ACROSS = 8  # samples side by side
 
 
-def finish(folder: Path, journal: Journal, spec: PrepareSpec, seconds: float) -> ShardManifest:
-    """Writes rejects, contact sheet and manifest; returns the manifest of an earlier run if nothing changed.
+def finish(
+    folder: Path, journal: Journal, spec: PrepareSpec, seconds: float, library: Library
+) -> ShardManifest:
+    """Writes rejects, contact sheet, report and manifest; if nothing changed, returns the earlier manifest.
 
     Raises:
         ValueError: Too large a share of the photos was rejected, or no photo gave a sample. The rejects are
@@ -35,6 +40,7 @@ def finish(folder: Path, journal: Journal, spec: PrepareSpec, seconds: float) ->
     if earlier is not None:
         return earlier
     write_rejects(folder / REJECTS, rejects)
+    write_report(folder / REPORT, manifest, journal, spec, rejects, library)
     _check_share(manifest, spec, folder)
     if manifest.contact_sheet is not None:
         write_contact_sheet(folder / CONTACT_SHEET, manifest, spec.prepare.contact_sheet_samples)
@@ -62,6 +68,19 @@ def write_contact_sheet(path: Path, manifest: ShardManifest, samples: int) -> No
         Image.fromarray(np.vstack(rows)).save(temporary, "PNG")
 
 
+def counts_of(metas: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Returns what the report needs of a shard: kind of count -> value -> samples."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in ("licence", "source", "group", "face_px")}
+    for meta in metas:
+        x0, y0, x1, y1 = meta["bbox_xyxy"]
+        octave = max(0, int(np.log2(max(min(x1 - x0, y1 - y0), 1.0))))
+        counts["licence"][meta["licence"]] += 1
+        counts["source"][meta["source"]] += 1
+        counts["group"][f"{meta.get('group', '')}\t{meta.get('gender', '')}"] += 1
+        counts["face_px"][str(2**octave)] += 1
+    return {name: dict(sorted(counter.items())) for name, counter in counts.items()}
+
+
 def _first(manifest: ShardManifest, split: str) -> list[Sample]:
     """The samples of the first shard of a split: enough to look at, never the whole set."""
     first = next(s for s in manifest.shards if s.split == split)
@@ -82,7 +101,7 @@ def _manifest(
     by_split = {split: sum(s.samples for s in shards if s.split == split) for split in SPLITS}
     licences: Counter[str] = Counter()
     for entry in entries:
-        licences.update(entry.licences)
+        licences.update(entry.counts.get("licence", {}))
     with_sheet = spec.prepare.contact_sheet_samples and shards
     return ShardManifest(
         fingerprint=fingerprint(spec.work, [shard.sha256 for shard in shards]),
@@ -109,7 +128,11 @@ def _earlier(folder: Path, manifest: ShardManifest) -> ShardManifest | None:
         earlier = ShardManifest.load(path)
     except ValueError:
         return None
-    pointed = [earlier.rejects_file, *([earlier.contact_sheet] if earlier.contact_sheet else [])]
+    pointed = [
+        earlier.rejects_file,
+        str(folder / REPORT),
+        *([earlier.contact_sheet] if earlier.contact_sheet else []),
+    ]
     # The caller may have put its own fingerprint and clock on the record.
     outside = {"seconds", "fingerprint"}
     same = earlier.model_dump(exclude=outside) == manifest.model_dump(exclude=outside)

@@ -10,8 +10,9 @@ was not. Only rows in flight are in memory.
 import json
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,11 @@ import pyarrow as pa
 from components.core import Progress, RuntimeConfig, ShardManifest, ray_session
 from components.face import FaceConfig
 from components.prepare.config import PrepareConfig
-from components.prepare.journal import Journal, PhotoEntry, ShardEntry, file_state
-from components.prepare.outputs import finish
-from components.prepare.sources import PhotoRecord, read_folder
+from components.prepare.doubles import Doubles
+from components.prepare.journal import Journal, PhotoEntry, ShardEntry
+from components.prepare.outputs import counts_of, finish
+from components.prepare.people import with_people
+from components.prepare.sources import Library, PhotoRecord
 from components.prepare.spec import PrepareSpec, resolve
 from components.prepare.stages import PHOTO_SCHEMA, EncodeStage, FaceStage, Row, sample_key
 from components.shards import FIELDS, write_shard
@@ -43,18 +46,19 @@ def prepare(
     face: FaceConfig,
     model: "ModelConfig",
     runtime: RuntimeConfig,
-    source_folder: Path,
+    source_folder: Path | None,
     folder: Path,
 ) -> ShardManifest:
-    """Turns a folder of photos into a shard set; does again only what is not done, or no longer holds.
+    """Turns photos into a shard set; does again only what is not done, or no longer holds.
 
     Args:
         config: Crops, limits, policies.
         face: Detector, mask, identity network.
         model: Base model and image encoder.
         runtime: Where to compute.
-        source_folder: Photos, with or without `metadata.csv`; see `sources`.
-        folder: Gets the tars, `manifest.json`, `rejects.parquet`, `contact_sheet.png` and `journal/`.
+        source_folder: Photos, with or without `metadata.csv`; None if `config.sources` names all of them.
+        folder: Gets the tars, `manifest.json`, `rejects.parquet`, `prepare.html`, `contact_sheet.png` and
+            `journal/`.
 
     Returns:
         The manifest. `count_in` is the number of photos, `count_out` of samples; photos with samples +
@@ -65,17 +69,24 @@ def prepare(
             rejected.
     """
     started = time.monotonic()
-    records = read_folder(source_folder, config)
+    library = Library(config, source_folder)
     spec = resolve(config, face, model, runtime.dtype)
-    journal = Journal(folder, spec.work)
-    journal.keep_valid(records, source_folder)
-    plan = make_plan(records, journal, config.samples_per_shard)
-    if plan:
-        with ray_session(runtime):
-            device = encode_device(runtime)
-            rows = in_order(ray_dataset(plan, spec, model, source_folder, device))
-            write_shards(rows, plan, journal, source_folder)
-    return finish(folder, journal, spec, time.monotonic() - started)
+    with ExitStack() as stack:
+        start_ray = partial(_start_ray, stack, runtime)
+        records = with_people(library.records(), library, spec, folder, start_ray)
+        journal = Journal(folder, spec.work)
+        journal.keep_valid(records, library)
+        plan = make_plan(records, journal, config.samples_per_shard)
+        if plan:
+            start_ray()
+            rows = in_order(ray_dataset(plan, spec, model, library, encode_device(runtime)))
+            write_shards(rows, plan, journal, library, config.near_duplicate_bits)
+    return finish(folder, journal, spec, time.monotonic() - started, library)
+
+
+def _start_ray(stack: ExitStack, runtime: RuntimeConfig) -> None:
+    """Starts Ray for the rest of the block, unless it is running: work that is done needs none."""
+    stack.enter_context(ray_session(runtime))
 
 
 def make_plan(records: list[PhotoRecord], journal: Journal, photos_per_shard: int) -> Plan:
@@ -101,6 +112,7 @@ def slices(plan: Plan, size: int) -> Iterator[pa.Table]:
                     "person": photo.person,
                     "split": photo.split,
                     "about": json.dumps(photo.about),
+                    "masks": list(photo.masks),
                 }
                 for i, photo in enumerate(photos[start : start + size])
             ]
@@ -117,7 +129,7 @@ def encode_device(runtime: RuntimeConfig) -> str:
 
 
 def ray_dataset(
-    plan: Plan, spec: PrepareSpec, model: "ModelConfig", source: Path, device: str
+    plan: Plan, spec: PrepareSpec, model: "ModelConfig", library: Library, device: str
 ) -> "ray.data.Dataset":
     """Describes the work as one Dataset; nothing runs yet. Blocks are slices, and keep their order."""
     import ray
@@ -132,11 +144,12 @@ def ray_dataset(
     photos = ray.data.from_arrow(list(slices(plan, config.batch_size)))
     faces = photos.map_batches(
         FaceStage,
-        fn_constructor_kwargs={"spec": spec, "source": source.absolute()},
+        fn_constructor_kwargs={"spec": spec, "library": library},
         batch_size=None,
         batch_format="pyarrow",
         compute=ActorPoolStrategy(size=face_workers),
         num_cpus=share,
+        num_gpus=config.face_gpus,
     )
     samples = faces.map_batches(
         EncodeStage,
@@ -159,28 +172,20 @@ def in_order(dataset: "ray.data.Dataset") -> Iterator[Row]:
         yield from table.to_pylist()
 
 
-def write_shards(rows: Iterable[Row], plan: Plan, journal: Journal, source: Path) -> None:
+def write_shards(
+    rows: Iterable[Row], plan: Plan, journal: Journal, library: Library, near_bits: int | None = None
+) -> None:
     """Writes each shard when its last row has come, then its journal entry."""
-    first_file = {photo.sha256: photo.file for photo in journal.photos() if photo.samples}
+    doubles = Doubles(journal.photos(), near_bits)
     with Progress("prepare", sum(map(len, plan.values())), "photos") as progress:
         for name, group in groupby(rows, key=lambda row: row["shard"]):
-            shard_rows = []
+            states = {photo.file: library.state(photo.file) for photo in plan[name]}
+            shard_rows: list[Row] = []
             for row in group:
-                shard_rows.append(without_double(row, first_file))
-                if row["face"] == 0:
+                if not shard_rows or row["position"] != shard_rows[-1]["position"]:
                     progress.advance()
-            states = {photo.file: file_state(source, photo.file) for photo in plan[name]}
+                shard_rows.append(doubles.judge(row))
             journal.add(write_one(journal, name, plan[name], shard_rows, states))
-
-
-def without_double(row: Row, first_file: dict[str, str]) -> Row:
-    """Turns a sample of a photo whose very bytes came before under another name into a reject."""
-    if row["reason"] is not None:
-        return row
-    first = first_file.setdefault(row["sha256"], row["file"])
-    if first == row["file"]:
-        return row
-    return row | {"reason": "duplicate", "detail": f"the same bytes as {first}"}
 
 
 def write_one(
@@ -203,7 +208,7 @@ def write_one(
         work=journal.work,
         shard=shard,
         photos=tuple(_entry(photos[i], by_photo[i], states[photos[i].file]) for i in range(len(photos))),
-        licences=dict(Counter(json.loads(sample["meta.json"])["licence"] for sample in samples)),
+        counts=counts_of(json.loads(sample["meta.json"]) for sample in samples),
     )
 
 
@@ -224,4 +229,6 @@ def _entry(photo: PhotoRecord, rows: list[Row], state: tuple[int, int]) -> Photo
         samples=tuple(sample_key(row) for row in kept),
         reason=rejected["reason"] if rejected and not kept else None,
         detail=rejected["detail"] if rejected and not kept else "",
+        repeats=rejected.get("repeats", "") if rejected and not kept else "",
+        picture_hash=rows[0]["picture_hash"] or "" if kept else "",
     )

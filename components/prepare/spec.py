@@ -14,9 +14,12 @@ from components.prepare.config import PrepareConfig
 if TYPE_CHECKING:
     from components.model import ModelConfig  # torch, diffusers and peft: not for those who only find faces
 
-VERSION = 1  # raise it when the same photo and settings give another sample
-# Settings that change how fast, not what.
-WITHOUT_EFFECT = {"max_reject_share", "face_workers", "encode_workers", "contact_sheet_samples"}
+VERSION = 2  # raise it when the same photo and settings give another sample
+# Settings that change how fast, not what; and those whose effect is in the records of the photos.
+WITHOUT_EFFECT = {
+    *("max_reject_share", "face_workers", "face_gpus", "encode_workers"),
+    *("sources", "person_similarity", "contact_sheet_samples"),
+}
 
 
 class PrepareSpec(StrictConfig):

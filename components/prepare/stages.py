@@ -8,24 +8,28 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from components.core import inside
 from components.face import (
+    Face,
     IdentityEncoder,
     PhotoError,
     decode_photo,
     load_detector,
     load_masker,
     paint_outside,
+    part_of,
+    parts_mask,
 )
+from components.prepare.doubles import picture_hash
+from components.prepare.sources import Library, OutsideError
 from components.prepare.spec import PrepareSpec
 from components.prepare.transforms import (
     Reject,
+    check_quality,
     choose_faces,
     cut_face,
     face_facts,
@@ -42,13 +46,15 @@ Row = dict[str, Any]
 # `position` is the photo's place in its shard; `face` counts the faces of a photo; a row with a reason is a
 # reject.
 _PLACE = [("shard", pa.string()), ("position", pa.int32()), ("file", pa.string())]
-PHOTO_SCHEMA = pa.schema([*_PLACE, ("person", pa.string()), ("split", pa.string()), ("about", pa.string())])
+_ABOUT = [(name, pa.string()) for name in ("person", "split", "about")]
+PHOTO_SCHEMA = pa.schema([*_PLACE, *_ABOUT, ("masks", pa.list_(pa.string()))])
 _RESULT = [
     *_PLACE,
     ("face", pa.int32()),
     ("reason", pa.string()),
     ("detail", pa.string()),
     ("sha256", pa.string()),
+    ("picture_hash", pa.string()),
     ("meta", pa.string()),
 ]
 FACE_SCHEMA = pa.schema([*_RESULT, *((name, pa.binary()) for name in ("crop", "mask", "target", "identity"))])
@@ -60,16 +66,17 @@ class FaceStage:
 
     Args:
         spec: The resolved settings.
-        source: The photo folder.
+        library: Where the photos are.
     """
 
-    def __init__(self, spec: PrepareSpec, source: Path) -> None:
+    def __init__(self, spec: PrepareSpec, library: Library) -> None:
         import cv2
 
         cv2.setNumThreads(1)  # one process a CPU; more threads would only fight
-        self.spec, self.source = spec, source
-        self.detector, self.masker = load_detector(spec.face), load_masker(spec.face)
-        self.identity = IdentityEncoder(spec.identity_onnx)
+        self.spec, self.library = spec, library
+        device = "cuda" if spec.prepare.face_gpus else "cpu"
+        self.detector, self.masker = load_detector(spec.face, device), load_masker(spec.face, device)
+        self.identity = IdentityEncoder(spec.identity_onnx, device)
 
     def __call__(self, photos: pa.Table) -> pa.Table:
         """Turns rows of `PHOTO_SCHEMA` into rows of `FACE_SCHEMA`, in order."""
@@ -81,7 +88,7 @@ class FaceStage:
         """Returns a row for each kept face, or one reject row."""
         place: Row = {name: photo[name] for name in ("shard", "position", "file")} | {"face": 0}
         try:
-            data = read_photo(self.source, photo["file"], self.spec.prepare.max_file_mb)
+            data = read_photo(self.library, photo["file"], self.spec.prepare.max_file_mb)
             place["sha256"] = hashlib.sha256(data).hexdigest()
             return [place | row for row in self._rows(photo, data, place["sha256"])]
         except (Reject, PhotoError) as reject:
@@ -91,36 +98,68 @@ class FaceStage:
             return [place | {"reason": "internal_error", "detail": f"{type(error).__name__}: {error}"}]
 
     def _rows(self, photo: Row, data: bytes, sha256: str) -> Iterator[Row]:
+        """Yields the kept faces; those of poor quality are left out as long as another one is kept."""
         config = self.spec.prepare
         image = decode_photo(data, config.max_pixels)
         faces = choose_faces(self.detector(image), config.several_faces, config.min_face_px)
+        common = {"picture_hash": picture_hash(image)} if config.near_duplicate_bits is not None else {}
+        own_mask = self._own_mask(photo["masks"] or [], image.shape[:2])
+        poor: Reject | None = None
+        kept = 0
         for number, face in enumerate(faces):
-            cut = cut_face(
-                image,
-                face,
-                self.masker,
-                identity_expand=config.identity_expand,
-                identity_size=self.spec.identity_size,
-                target_expand=config.target_expand,
-                resolution=self.spec.resolution,
-                aligned_size=self.identity.input_size,
-            )
-            facts = {
-                # A label names the main face; who stands beside is somebody else, of the same split.
-                "person": photo["person"] if number == 0 else f"{photo['person']}#{number}",
-                "split": photo["split"],
-                "file": photo["file"],
-                "sha256": sha256,
-                "target_landmarks_xy": rounded(cut.target_landmarks_xy),
-            }
-            yield {
-                "face": number,
-                "meta": json.dumps(json.loads(photo["about"]) | facts | face_facts(face, image)),
-                "crop": cut.crop_uint8.tobytes(),
-                "mask": cut.mask_uint8.tobytes(),
-                "target": cut.target_uint8.tobytes(),
-                "identity": self.identity.embed(cut.aligned_uint8[None])[0].tobytes(),
-            }
+            try:
+                yield common | self._face_row(photo, sha256, image, number, face, own_mask)
+                kept += 1
+            except Reject as reject:
+                poor = poor or reject
+        if poor is not None and not kept:
+            raise poor
+
+    def _face_row(
+        self, photo: Row, sha256: str, image: np.ndarray, number: int, face: Face, own_mask: np.ndarray | None
+    ) -> Row:
+        config = self.spec.prepare
+        cut = cut_face(
+            image,
+            face,
+            self.masker,
+            identity_expand=config.identity_expand,
+            identity_size=self.spec.identity_size,
+            target_expand=config.target_expand,
+            resolution=self.spec.resolution,
+            aligned_size=self.identity.input_size,
+            own_mask_uint8=own_mask,
+        )
+        facts = {
+            # A label names the main face; who stands beside is somebody else, of the same split.
+            "person": photo["person"] if number == 0 else f"{photo['person']}#{number}",
+            "split": photo["split"],
+            "file": photo["file"],
+            "sha256": sha256,
+            "target_landmarks_xy": rounded(cut.target_landmarks_xy),
+        } | face_facts(face, image, cut.aligned_uint8)
+        check_quality(facts, config)
+        return {
+            "face": number,
+            "meta": json.dumps(json.loads(photo["about"]) | facts),
+            "crop": cut.crop_uint8.tobytes(),
+            "mask": cut.mask_uint8.tobytes(),
+            "target": cut.target_uint8.tobytes(),
+            "identity": self.identity.embed(cut.aligned_uint8[None])[0].tobytes(),
+        }
+
+    def _own_mask(self, files: list[str], shape_hw: tuple[int, int]) -> np.ndarray | None:
+        """Returns the set's own mask of the photo, uint8 (H, W), or None where it has none."""
+        if not files:
+            return None
+        config, parts = self.spec.prepare, {}
+        for file in files:
+            try:
+                data = read_photo(self.library, file, config.max_file_mb)
+                parts[part_of(file)] = decode_photo(data, config.max_pixels)
+            except (Reject, PhotoError) as reject:
+                raise Reject(reject.reason, f"{file.rsplit('/', 1)[-1]}: {reject.detail}") from reject
+        return parts_mask(parts, shape_hw, self.spec.face)
 
 
 class EncodeStage:
@@ -207,25 +246,24 @@ class EncodeStage:
         return place | files | {"meta": files.pop("meta.json").decode()}
 
 
-def read_photo(source: Path, file: str, max_mb: int) -> bytes:
-    """Returns the bytes of a photo of the folder.
+def read_photo(library: Library, file: str, max_mb: int) -> bytes:
+    """Returns the bytes of a photo.
 
     Raises:
         Reject: outside_folder, missing_file, file_too_large or unreadable_file.
     """
+    limit = max_mb * 2**20
     try:
-        path = inside(source, file)
-    except ValueError as error:
-        raise Reject("outside_folder", str(error)) from error
-    try:
-        size = path.stat().st_size
-        if size > max_mb * 2**20:
+        size = library.size(file)
+        if size > limit:
             raise Reject("file_too_large", f"{size / 2**20:.0f} MB, at most {max_mb}")
-        return path.read_bytes()
+        return library.read(file)
+    except OutsideError as error:
+        raise Reject("outside_folder", str(error)) from error
     except FileNotFoundError as error:
-        raise Reject("missing_file", "named in metadata.csv, but not there") from error
+        raise Reject("missing_file", "named in the source's table, but not there") from error
     except OSError as error:
-        raise Reject("unreadable_file", f"{type(error).__name__}: {error.strerror}") from error
+        raise Reject("unreadable_file", f"{type(error).__name__}: {error.strerror or error}") from error
 
 
 def sample_key(row: Row) -> str:

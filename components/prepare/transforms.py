@@ -8,7 +8,17 @@ from typing import Any, Literal
 
 import numpy as np
 
-from components.face import Face, Masker, align_face, crop_square, masked_crop, transform_points
+from components.face import (
+    Face,
+    Masker,
+    align_face,
+    crop_square,
+    head_pose,
+    masked_crop,
+    sharpness,
+    transform_points,
+)
+from components.prepare.config import PrepareConfig
 
 Reason = Literal[
     "missing_file",  # named in metadata.csv, not on disk
@@ -22,7 +32,10 @@ Reason = Literal[
     "no_face",
     "tiny_face",
     "several_faces",
+    "blurred_face",
+    "turned_face",
     "duplicate",  # the same bytes as another photo
+    "near_duplicate",  # the same picture as another photo: smaller, recompressed, a little brighter
     "internal_error",  # a fault of ours on this photo; the log has it
 ]
 
@@ -85,9 +98,20 @@ def cut_face(
     target_expand: float,
     resolution: int,
     aligned_size: int = 112,
+    own_mask_uint8: np.ndarray | None = None,
 ) -> Cut:
-    """Cuts identity crop, mask, target and aligned face out of a photo (PhotoVerse Sec. 3, preprocessing)."""
-    crop, mask = masked_crop(image_uint8, face, masker, size=identity_size, expand=identity_expand)
+    """Cuts identity crop, mask, target and aligned face out of a photo (PhotoVerse Sec. 3, preprocessing).
+
+    The mask is cut out of `own_mask_uint8` (H, W) where the set brings one, else `masker` makes it.
+    """
+    if own_mask_uint8 is None:
+        crop, mask = masked_crop(image_uint8, face, masker, size=identity_size, expand=identity_expand)
+    else:
+        crop, _ = crop_square(image_uint8, face.bbox_xyxy, identity_expand, identity_size)
+        grey, _ = crop_square(
+            np.repeat(own_mask_uint8[..., None], 3, 2), face.bbox_xyxy, identity_expand, identity_size
+        )
+        mask = np.where(grey[..., 0] >= 128, 255, 0).astype(np.uint8)
     target, to_target = crop_square(image_uint8, face.bbox_xyxy, target_expand, resolution)
     return Cut(
         crop_uint8=crop,
@@ -98,9 +122,27 @@ def cut_face(
     )
 
 
-def face_facts(face: Face, image_uint8: np.ndarray) -> dict[str, Any]:
+def check_quality(facts: dict[str, Any], config: PrepareConfig) -> None:
+    """Holds the facts of a face against the limits that are set.
+
+    Raises:
+        Reject: blurred_face or turned_face.
+    """
+    if config.min_sharpness is not None and facts["sharpness"] < config.min_sharpness:
+        raise Reject("blurred_face", f"sharpness {facts['sharpness']:.1f}, at least {config.min_sharpness:g}")
+    for name, limit in (("yaw", config.max_yaw_degrees), ("roll", config.max_roll_degrees)):
+        found = facts[f"{name}_degrees"]
+        if limit is not None and abs(found) > limit:
+            raise Reject("turned_face", f"{name} {found:.0f} degrees, at most {limit:g}")
+
+
+def face_facts(face: Face, image_uint8: np.ndarray, aligned_uint8: np.ndarray) -> dict[str, Any]:
     """Returns what `meta.json` keeps of a face, in pixels of the upright photo."""
+    yaw, roll = head_pose(face.landmarks_xy)
     return {
+        "sharpness": round(sharpness(aligned_uint8), 2),
+        "yaw_degrees": round(yaw, 1),
+        "roll_degrees": round(roll, 1),
         "width": image_uint8.shape[1],
         "height": image_uint8.shape[0],
         "bbox_xyxy": rounded(face.bbox_xyxy),

@@ -3,7 +3,7 @@
 from components.shards.config import ReaderConfig
 from components.shards.reader import ShardReader, load_split
 from components.shards.schema import FIELDS, Sample, check, decode, encode
-from components.shards.verify import shard_is_intact, verify_shards
+from components.shards.verify import open_manifest, shard_is_intact, verify_shards
 from components.shards.writer import ShardWriter, write_shard
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "decode",
     "encode",
     "load_split",
+    "open_manifest",
     "shard_is_intact",
     "verify_shards",
     "write_shard",

@@ -25,7 +25,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[ShardManifest, C
     from components.prepare.journal import Journal
     from components.prepare.outputs import finish
     from components.prepare.pipeline import make_plan, slices, write_shards
-    from components.prepare.sources import read_folder
+    from components.prepare.sources import Library
     from components.prepare.spec import resolve
     from components.prepare.stages import EncodeStage, FaceStage
 
@@ -41,10 +41,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[ShardManifest, C
     config, model = PrepareConfig(batch_size=32), ModelConfig(base=str(folder / "base"))
     spec = resolve(config, FaceConfig(), model)
     journal = Journal(folder / "out", spec.work)
-    plan = make_plan(read_folder(source, config), journal, config.samples_per_shard)
-    faces, encode = FaceStage(spec, source), EncodeStage(spec, model)
+    library = Library(config, source)
+    plan = make_plan(library.records(), journal, config.samples_per_shard)
+    faces, encode = FaceStage(spec, library), EncodeStage(spec, model)
     tables = [faces(table) for table in slices(plan, config.batch_size)]
-    write_shards((row for t in tables for row in encode(t).to_pylist()), plan, journal, source)
+    write_shards((row for t in tables for row in encode(t).to_pylist()), plan, journal, library)
     slices_of_rows = [table.to_pylist() for table in tables]
 
     def raw() -> None:
@@ -53,7 +54,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[ShardManifest, C
                 decode_photo((source / row["file"]).read_bytes(), config.max_pixels)
             encode.samples(rows)
 
-    return finish(folder / "out", journal, spec, 0.0), raw
+    return finish(folder / "out", journal, spec, 0.0, library), raw
 
 
 # Streaming is bound by Python's tarfile, about 0.15 ms a file. With a real base, whose raw work is a hundred

@@ -112,16 +112,17 @@ def test_a_plain_loop_writes_the_same_bytes(
 ) -> None:
     from components.prepare.journal import Journal
     from components.prepare.pipeline import make_plan, slices, write_shards
-    from components.prepare.sources import read_folder
+    from components.prepare.sources import Library
     from components.prepare.spec import resolve
     from components.prepare.stages import EncodeStage, FaceStage
 
     spec = resolve(CONFIG, FaceConfig(), model)
     journal = Journal(photos.parent / "plain", spec.work)
-    plan = make_plan(read_folder(photos, CONFIG), journal, CONFIG.samples_per_shard)
-    faces, encode = FaceStage(spec, photos), EncodeStage(spec, model)
+    library = Library(CONFIG, photos)
+    plan = make_plan(library.records(), journal, CONFIG.samples_per_shard)
+    faces, encode = FaceStage(spec, library), EncodeStage(spec, model)
     rows = (row for table in slices(plan, CONFIG.batch_size) for row in encode(faces(table)).to_pylist())
-    write_shards(rows, plan, journal, photos)
+    write_shards(rows, plan, journal, library)
     (entry,) = journal.entries.values()
     assert entry.shard == manifest.shards[0]
 

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from components.core import Checkpoint, PhotoFolder, Promotion, ShardManifest
+from components.prepare import PrepareConfig
 from flows import stages
 from flows.config import resolve
+from flows.pipeline import data_stages
 from flows.stages import STAGES, execute, finished, stage_fingerprint, threads_for
 
 
@@ -146,6 +148,24 @@ def test_own_photos_take_the_place_of_drawn_people(config, tmp_path, calls):
     gone = config.model_copy(update={"photos": str(tmp_path / "nowhere")})
     with pytest.raises(ValueError, match="photos: there is no folder .*nowhere"):
         run(gone, "prepare")
+
+
+def test_sources_with_places_of_their_own_need_no_drawn_people(config, tmp_path, calls):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.png").write_bytes(b"1")
+
+    def with_sources(*sources):
+        prepare = PrepareConfig.parse({"sources": sources, "target_expand": 1.7}, source="test")
+        return config.model_copy(update={"prepare": prepare})
+
+    own = with_sources({"path": str(photos)})
+    records = Path(config.root, "one", "records")
+    before = stage_fingerprint("prepare", own, records)
+    (photos / "b.png").write_bytes(b"2")
+    assert stage_fingerprint("prepare", own, records) != before
+    assert data_stages(own) == ("prepare",)
+    assert data_stages(with_sources({"path": str(photos)}, {"name": "drawn"})) == ("portraits", "prepare")
 
 
 def test_the_model_of_a_batch_is_asked_for_or_own_or_the_champion(config, tmp_path):

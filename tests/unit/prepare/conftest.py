@@ -48,29 +48,32 @@ def prepare_plainly(tmp_path: Path, model: ModelConfig) -> Callable[..., ShardMa
     """The whole of `prepare`, with a plain loop where Ray Data stands."""
     from components.prepare.journal import Journal
     from components.prepare.outputs import finish
+    from components.prepare.people import with_people
     from components.prepare.pipeline import make_plan, slices, write_shards
-    from components.prepare.sources import read_folder
+    from components.prepare.sources import Library
     from components.prepare.spec import resolve
     from components.prepare.stages import EncodeStage, FaceStage
 
     def run(
-        source: Path,
+        source: Path | None,
         config: PrepareConfig | None = None,
         out: Path | None = None,
         stop_after: int | None = None,
+        face: FaceConfig | None = None,
     ) -> ShardManifest:
         config, out = config or PrepareConfig(), out or tmp_path / "out"
-        spec = resolve(config, FaceConfig(), model)
-        records = read_folder(source, config)
+        spec = resolve(config, face or FaceConfig(), model)
+        library = Library(config, source)
+        records = with_people(library.records(), library, spec, out)
         journal = Journal(out, spec.work)
-        journal.keep_valid(records, source)
+        journal.keep_valid(records, library)
         plan = make_plan(records, journal, config.samples_per_shard)
         if plan:
-            faces, encode = FaceStage(spec, source), EncodeStage(spec, model)
+            faces, encode = FaceStage(spec, library), EncodeStage(spec, model)
             tables = (encode(faces(table)) for table in slices(plan, config.batch_size))
             rows = (row for table in tables for row in table.to_pylist())
-            write_shards(interrupted(rows, stop_after), plan, journal, source)
-        return finish(out, journal, spec, 1.0)
+            write_shards(interrupted(rows, stop_after), plan, journal, library, config.near_duplicate_bits)
+        return finish(out, journal, spec, 1.0, library)
 
     def interrupted(rows, stop_after):
         for count, row in enumerate(rows):

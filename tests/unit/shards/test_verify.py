@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from components.core import ShardManifest
-from components.shards import Sample, encode, verify_shards, write_shard
+from components.shards import Sample, encode, open_manifest, verify_shards, write_shard
 
 MakeSet = Callable[..., ShardManifest]
 
@@ -46,6 +46,50 @@ def test_a_doubled_sample(make_set: MakeSet, make_sample: Callable[..., Sample])
 def test_a_missing_sample(make_set: MakeSet, make_sample: Callable[..., Sample]) -> None:
     faults = verify_shards(replaced(make_set(2, 2), [make_sample(2)], 2))
     assert faults == ["train-000001.tar: 1 samples, expected 2"]
+
+
+def test_a_wrong_shape_of_the_first_sample(make_set: MakeSet) -> None:
+    manifest = make_set(1)
+    other = manifest.model_copy(update={"latent_shape": (4, 8, 8)})
+    (fault,) = verify_shards(other)
+    assert "latents.npy: axis h is 4, expected 8" in fault
+
+
+def test_a_tar_that_nobody_named_and_a_split_that_does_not_add_up(make_set: MakeSet) -> None:
+    manifest = make_set(1, 2)
+    (Path(manifest.folder) / "train-000009.tar").write_bytes(b"")
+    wrong = manifest.model_copy(update={"samples": {"train": 4}})
+    assert verify_shards(wrong) == [
+        "split train: the shards name 3 samples, the manifest 4",
+        "train-000009.tar: not named in the manifest",
+    ]
+
+
+def test_a_set_is_opened_where_it_is_now(make_set: MakeSet, tmp_path: Path) -> None:
+    manifest = make_set(2)
+    manifest.save(Path(manifest.folder) / "manifest.json")
+    moved = tmp_path.parent / f"{tmp_path.name} moved"
+    tmp_path.rename(moved)
+    for path in (moved, moved / "manifest.json"):
+        assert verify_shards(open_manifest(path)) == []
+    moved.rename(tmp_path)
+    with pytest.raises(ValueError, match="no prepare record at"):
+        open_manifest(tmp_path / "nowhere")
+
+
+def test_the_command(make_set: MakeSet, capsys: pytest.CaptureFixture[str]) -> None:
+    from flows.cli import main
+
+    manifest = make_set(2, 1).model_copy(update={"count_out": 3})
+    folder = Path(manifest.folder)
+    manifest.save(folder / "manifest.json")
+    assert main(["verify-shards", str(folder)]) == 0
+    assert capsys.readouterr().out == "2 shards, 3 samples: whole\n"
+    (folder / "train-000001.tar").unlink()
+    assert main(["verify-shards", str(folder / "manifest.json")]) == 1
+    assert capsys.readouterr().out == "train-000001.tar: missing\n2 shards, 3 samples: 1 faults\n"
+    assert main(["verify-shards", str(folder / "nowhere")]) == 2
+    assert "no prepare record at" in capsys.readouterr().err
 
 
 def test_a_wrong_shape(make_set: MakeSet, make_sample: Callable[..., Sample]) -> None:

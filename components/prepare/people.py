@@ -1,0 +1,225 @@
+"""Who is the same person, where nobody said: photos whose identity embeddings are close form one person.
+
+Only photos without an identity label are compared, each with each (exactly, block by block: 100,000 photos
+take minutes, a million hours). Embeddings and names are kept in `people/` of the output folder: a later run
+embeds only new photos, and a person keeps its name, and with it its split, when photos are added. Persons
+that a new photo links become one, with the name that sorts first.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from components.core import Progress, atomic_path, fingerprint, write_text_atomic
+from components.face import PhotoError
+from components.prepare.config import PrepareConfig
+from components.prepare.embed import FaceEmbedder
+from components.prepare.sources import SPLITS, Library, PhotoRecord, in_plan_order, split_of
+from components.prepare.spec import PrepareSpec, weights_mark
+from components.prepare.transforms import Reject
+
+logger = logging.getLogger(__name__)
+FOLDER, NAMES = "people", "names.json"
+PART_ROWS = 4096
+BLOCK = 2048
+SCHEMA = pa.schema(
+    [("file", pa.string()), ("size", pa.int64()), ("mtime_ns", pa.int64()), ("embedding", pa.binary())]
+)
+
+
+def with_people(
+    records: list[PhotoRecord],
+    library: Library,
+    spec: PrepareSpec,
+    folder: Path,
+    start_ray: Callable[[], None] | None = None,
+) -> list[PhotoRecord]:
+    """Returns the records with unlabelled photos grouped into people, and the split of each person.
+
+    Args:
+        records: From the library.
+        library: Reads photos.
+        spec: `prepare.person_similarity` decides; None changes nothing.
+        folder: Output folder; `people/` in it keeps what was found.
+        start_ray: Starts Ray; None embeds in this process.
+    """
+    threshold = spec.prepare.person_similarity
+    if threshold is None:
+        return records
+    unnamed = [record for record in records if not record.labelled]
+    embeddings = Embeddings(folder / FOLDER, spec, library)
+    embeddings.complete([record.file for record in unnamed], start_ray)
+    found = [record for record in unnamed if embeddings.by_file.get(record.file) is not None]
+    vectors = [embeddings.by_file[record.file] for record in found]
+    groups = link(np.stack(vectors), threshold) if vectors else []
+    names_file = folder / FOLDER / NAMES
+    earlier = json.loads(names_file.read_text(encoding="utf-8")) if names_file.is_file() else {}
+    person_of = name_groups([record.person for record in found], groups, earlier)
+    write_text_atomic(names_file, json.dumps(person_of, ensure_ascii=False, indent=0) + "\n")
+    logger.info("%d unlabelled photos are of %d people", len(found), len(set(person_of.values())))
+    return in_plan_order(_renamed(records, person_of, spec.prepare))
+
+
+def _renamed(
+    records: list[PhotoRecord], person_of: dict[str, str], config: PrepareConfig
+) -> Iterator[PhotoRecord]:
+    """Yields the records with their people; a person with a photo that is held out by its set is held out."""
+    stated: dict[str, str] = {}
+    for record in records:
+        person = person_of.get(record.person)
+        if person is not None and record.stated and not record.labelled:
+            stated[person] = max(stated.get(person, SPLITS[0]), record.split, key=SPLITS.index)
+    for record in records:
+        person = None if record.labelled else person_of.get(record.person)
+        if person is None:
+            yield record
+        else:
+            yield replace(record, person=person, split=stated.get(person) or split_of(person, config))
+
+
+def name_groups(photos: list[str], groups: list[int], earlier: dict[str, str]) -> dict[str, str]:
+    """Returns photo -> person: the first of the names that the group's photos had, else its first photo."""
+    members: dict[int, list[str]] = {}
+    for photo, group in zip(photos, groups, strict=True):
+        members.setdefault(group, []).append(photo)
+    person_of = {}
+    for group in members.values():
+        known = [earlier[photo] for photo in group if photo in earlier]
+        person_of |= dict.fromkeys(group, min(known or group))
+    return person_of
+
+
+def link(embeddings: np.ndarray, threshold: float, block: int = BLOCK) -> list[int]:
+    """Returns the number of each row's group: rows linked by a chain of similarities >= threshold.
+
+    Args:
+        embeddings: float32 (N, D), unit norm.
+        threshold: Cosine.
+        block: Rows compared at once; memory is block x block.
+    """
+    parent = list(range(len(embeddings)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for a in range(0, len(embeddings), block):
+        for b in range(a, len(embeddings), block):
+            close = embeddings[a : a + block] @ embeddings[b : b + block].T >= threshold
+            for i, j in np.argwhere(close):
+                first, second = sorted((root(a + int(i)), root(b + int(j))))
+                parent[second] = first
+    return [root(i) for i in range(len(embeddings))]
+
+
+class Embeddings:
+    """Identity embeddings by file, kept in parquet parts; a kill costs one part.
+
+    Attributes:
+        by_file: File -> float32 (D,), or None where the photo has no usable face.
+    """
+
+    def __init__(self, folder: Path, spec: PrepareSpec, library: Library) -> None:
+        self.folder, self.spec, self.library = folder, spec, library
+        self.by_file: dict[str, np.ndarray | None] = {}
+        self._mark = embedding_mark(spec)
+
+    def complete(self, files: list[str], start_ray: Callable[[], None] | None = None) -> None:
+        """Loads what is known of these files and embeds the others."""
+        states = {file: self.library.state(file) for file in files}
+        for row in self._kept():
+            if states.get(row["file"]) == (row["size"], row["mtime_ns"]):
+                self.by_file[row["file"]] = _vector(row["embedding"])
+        todo = [file for file in files if file not in self.by_file]
+        if not todo:
+            return
+        parts = [todo[i : i + PART_ROWS] for i in range(0, len(todo), PART_ROWS)]
+        with Progress("who is who", len(todo), "photos") as progress:
+            if start_ray is not None:
+                start_ray()
+            for part in parts:
+                tables = _embed(part, self.spec, self.library, with_ray=start_ray is not None)
+                rows = []
+                for table in tables:
+                    rows += table.to_pylist()
+                    progress.advance(len(table))
+                self._keep(
+                    [row | dict(zip(("size", "mtime_ns"), states[row["file"]], strict=True)) for row in rows]
+                )
+
+    def _keep(self, rows: list[dict]) -> None:
+        self.by_file |= {row["file"]: _vector(row["embedding"]) for row in rows}
+        number = len(list(self.folder.glob(f"{self._mark}-*.parquet")))
+        table = pa.Table.from_pylist(rows, schema=SCHEMA)
+        with atomic_path(self.folder / f"{self._mark}-{number:06d}.parquet") as temporary:
+            pq.write_table(table, temporary)
+
+    def _kept(self) -> Iterator[dict]:
+        for path in sorted(self.folder.glob("*.parquet")):
+            if path.name.startswith(f"{self._mark}-"):
+                yield from pq.read_table(path).to_pylist()
+            else:
+                path.unlink()  # other weights, other detector
+
+
+def embedding_mark(spec: PrepareSpec) -> str:
+    """Returns the identity of all that an embedding depends on, except the photo."""
+    face = spec.face.model_dump(mode="json", include={"detector", "min_score"})
+    limits = [spec.face.detect_min_side, spec.face.detect_max_side, spec.prepare.min_face_px]
+    return fingerprint(face, limits, weights_mark(spec.identity_onnx), spec.face.pack)
+
+
+class EmbedStage:
+    """Photos -> identity embedding of the largest face; null where there is none."""
+
+    def __init__(self, spec: PrepareSpec, library: Library) -> None:
+        import cv2
+
+        cv2.setNumThreads(1)
+        self.library = library
+        self.embedder = FaceEmbedder(spec.prepare, spec.face, spec.identity_onnx)
+
+    def __call__(self, files: pa.Table) -> pa.Table:
+        """Turns a table with the column `file` into (file, embedding)."""
+        rows = [{"file": file, "embedding": self.embed(file)} for file in files["file"].to_pylist()]
+        return pa.Table.from_pylist(rows, schema=pa.schema([SCHEMA.field("file"), SCHEMA.field("embedding")]))
+
+    def embed(self, file: str) -> bytes | None:
+        """Returns the bytes of float32 (D,), None for a photo that preparation will reject too."""
+        try:
+            return self.embedder.embed(self.library, file)[1].tobytes()
+        except (Reject, PhotoError, ValueError):
+            return None
+
+
+def _embed(files: list[str], spec: PrepareSpec, library: Library, *, with_ray: bool) -> Iterable[pa.Table]:
+    size = spec.prepare.batch_size
+    slices = [pa.table({"file": files[i : i + size]}) for i in range(0, len(files), size)]
+    if not with_ray:
+        return map(EmbedStage(spec, library), slices)
+    import ray
+    from ray.data import ActorPoolStrategy
+
+    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
+    dataset = ray.data.from_arrow(slices).map_batches(
+        EmbedStage,
+        fn_constructor_kwargs={"spec": spec, "library": library},
+        batch_size=None,
+        batch_format="pyarrow",
+        compute=ActorPoolStrategy(size=min(spec.prepare.face_workers or cpus, len(slices))),
+        num_cpus=1,
+    )
+    dataset.context.enable_progress_bars = False
+    return dataset.iter_batches(batch_size=None, batch_format="pyarrow")
+
+
+def _vector(data: bytes | None) -> np.ndarray | None:
+    return None if data is None else np.frombuffer(data, np.float32)

@@ -1,0 +1,189 @@
+"""Where a set's files are: a folder of this machine, or anything that fsspec reaches. Read only.
+
+Names are relative to the set, with forward slashes; none leads out of it.
+"""
+
+import io
+import logging
+import posixpath
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import IO, Any, Protocol, TypeVar
+
+from components.core import derive_seed, inside
+
+logger = logging.getLogger(__name__)
+State = tuple[int, int]
+GONE: State = (-1, -1)
+ATTEMPTS, FIRST_PAUSE_S = 5, 0.2
+T = TypeVar("T")
+
+
+class OutsideError(ValueError):
+    """A name that leads out of its set."""
+
+
+class Store(Protocol):
+    """Files of one set."""
+
+    url: str
+
+    def names(self) -> Iterator[str]:
+        """Yields the files that are not hidden, also those of folders below, in sorted order."""
+
+    def exists(self, name: str) -> bool:
+        """Tells whether there is such a file or folder."""
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of a file; raises OutsideError or OSError."""
+
+    def size(self, name: str) -> int:
+        """Returns the bytes of a file without reading it; raises OutsideError or OSError."""
+
+    def open(self, name: str) -> IO[bytes]:
+        """Opens a file for reading at any place."""
+
+    def state(self, name: str) -> State:
+        """Returns size and a number that changes with the file, (-1, -1) if it cannot be seen."""
+
+
+def open_store(url: str, options: dict[str, Any] | None = None) -> Store:
+    """Returns the store of a folder or URL; nothing is fetched yet."""
+    if "://" not in url or url.startswith("file://"):
+        return LocalStore(Path(url.removeprefix("file://")).expanduser())
+    return RemoteStore(url, options or {})
+
+
+class LocalStore:
+    """A folder. Links out of it are refused."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.url = folder.absolute(), str(folder)
+
+    def names(self) -> Iterator[str]:
+        """Yields the files that are not hidden, in sorted order."""
+        if not self.folder.is_dir():
+            raise ValueError(f"no photo folder at {self.folder}")
+        for path in sorted(self.folder.rglob("*")):
+            name = path.relative_to(self.folder)
+            if path.is_file() and not _hidden(name.as_posix()):
+                yield name.as_posix()
+
+    def exists(self, name: str) -> bool:
+        """Tells whether there is such a file or folder."""
+        return (self.folder / name).exists()
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of a file."""
+        return self._path(name).read_bytes()
+
+    def size(self, name: str) -> int:
+        """Returns the bytes of a file without reading it."""
+        return self._path(name).stat().st_size
+
+    def open(self, name: str) -> IO[bytes]:
+        """Opens a file."""
+        return self._path(name).open("rb")
+
+    def state(self, name: str) -> State:
+        """Returns size and time of change in nanoseconds."""
+        try:
+            state = self._path(name).stat()
+        except (OSError, OutsideError):
+            return GONE
+        return state.st_size, state.st_mtime_ns
+
+    def _path(self, name: str) -> Path:
+        try:
+            return inside(self.folder, name)
+        except ValueError as error:
+            raise OutsideError(str(error)) from error
+
+
+class RemoteStore:
+    """A prefix of an object store. One listing tells all states; faults that may pass are tried again."""
+
+    def __init__(self, url: str, options: dict[str, Any]) -> None:
+        import fsspec
+
+        self.url = url
+        self._fs, root = fsspec.url_to_fs(url, **options)
+        self._root = root.rstrip("/")
+        self._listing: dict[str, State] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Workers read single files: they need no listing."""
+        return self.__dict__ | {"_listing": None}
+
+    def names(self) -> Iterator[str]:
+        """Yields the files that are not hidden, in sorted order."""
+        listed = sorted(name for name in self._states() if not _hidden(name))
+        if not listed:
+            raise ValueError(f"no photos below {self.url}")
+        yield from listed
+
+    def exists(self, name: str) -> bool:
+        """Tells whether there is such a file or folder."""
+        states = self._states()
+        return name in states or any(other.startswith(f"{name}/") for other in states)
+
+    def read(self, name: str) -> bytes:
+        """Returns the bytes of a file."""
+        path = self._path(name)
+        return _patiently(lambda: self._fs.cat_file(path), path)
+
+    def size(self, name: str) -> int:
+        """Returns the bytes of a file without reading it; workers ask for the one file alone."""
+        path = self._path(name)
+        if self._listing is not None and name in self._listing:
+            return self._listing[name][0]
+        return int(_patiently(lambda: self._fs.info(path), path).get("size") or 0)
+
+    def open(self, name: str) -> IO[bytes]:
+        """Reads a file whole and opens that: single reads over a network are slow."""
+        return io.BytesIO(self.read(name))
+
+    def state(self, name: str) -> State:
+        """Returns size and a number that changes with the file, as the listing has them."""
+        return self._states().get(name, GONE)
+
+    def _states(self) -> dict[str, State]:
+        if self._listing is None:
+            found = _patiently(lambda: self._fs.find(self._root, detail=True), self._root)
+            start = len(self._root.lstrip("/")) + 1
+            self._listing = {
+                path.lstrip("/")[start:]: (int(info.get("size") or 0), _stamp(info))
+                for path, info in found.items()
+                if not path.endswith("/")
+            }
+        return self._listing
+
+    def _path(self, name: str) -> str:
+        if posixpath.normpath(name) != name or name.startswith(("/", "..")):
+            raise OutsideError(f"{name!r} leads out of {self.url}: names must stay inside")
+        return f"{self._root}/{name}"
+
+
+def _stamp(info: dict[str, Any]) -> int:
+    for key in ("ETag", "etag", "md5Hash", "LastModified", "mtime", "created"):
+        if info.get(key) is not None:
+            return derive_seed(str(info[key]))
+    return 0
+
+
+def _patiently(call: Callable[[], T], what: str) -> T:
+    """Calls a store that may fail now and then, with growing pauses between attempts."""
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return call()
+        except (FileNotFoundError, PermissionError, IsADirectoryError):
+            raise
+        except OSError as error:
+            logger.warning("%s: %s; attempt %d of %d", what, error, attempt, ATTEMPTS)
+            time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
+    return call()
+
+
+def _hidden(name: str) -> bool:
+    return any(part.startswith(".") for part in name.split("/"))
