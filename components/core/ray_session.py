@@ -37,7 +37,7 @@ def ray_session(runtime: RuntimeConfig) -> Iterator[None]:
 
 
 def _start(runtime: RuntimeConfig) -> None:
-    """Starts or joins Ray; a local node that missed Ray's fixed 30 s on a busy machine is started once more."""
+    """Starts or joins Ray; a local node that missed Ray's fixed 30 s is started once more."""
     import ray
 
     local = runtime.ray_address == "local"

@@ -3,7 +3,7 @@ import ray
 
 from components.core import RuntimeConfig, ray_session
 
-LATE = "The current node timed out during startup. This could happen because some of the raylet failed to startup."
+LATE = "The current node timed out during startup. This could happen because some of the raylet failed."
 
 
 @pytest.fixture
