@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from components.core import ShardFile, StrictConfig, inside, write_text_atomic
-from components.prepare.sources import Library, PhotoRecord
+from components.prepare.sources import Library, OutsideError, PhotoRecord
 from components.shards import shard_is_intact
 
 logger = logging.getLogger(__name__)
@@ -144,5 +144,7 @@ def _unchanged(photo: PhotoEntry, library: Library) -> bool:
         return True
     if size != photo.size or not photo.sha256:
         return False
-    # Copied or touched: the time differs, the bytes may not.
-    return hashlib.sha256(library.read(photo.file)).hexdigest() == photo.sha256
+    try:  # copied or touched: the time differs, the bytes may not
+        return hashlib.sha256(library.read(photo.file)).hexdigest() == photo.sha256
+    except (OSError, OutsideError):
+        return False

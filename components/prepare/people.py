@@ -86,9 +86,9 @@ def _renamed(
 def name_groups(photos: list[str], groups: list[int], earlier: dict[str, str]) -> dict[str, str]:
     """Returns photo -> person: the first of the names that the group's photos had, else its first photo."""
     members: dict[int, list[str]] = {}
-    for photo, group in zip(photos, groups, strict=True):
-        members.setdefault(group, []).append(photo)
-    person_of = {}
+    for photo, number in zip(photos, groups, strict=True):
+        members.setdefault(number, []).append(photo)
+    person_of: dict[str, str] = {}
     for group in members.values():
         known = [earlier[photo] for photo in group if photo in earlier]
         person_of |= dict.fromkeys(group, min(known or group))

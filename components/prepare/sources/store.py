@@ -3,7 +3,6 @@
 Names are relative to the set, with forward slashes; none leads out of it.
 """
 
-import io
 import logging
 import posixpath
 import time
@@ -111,10 +110,11 @@ class RemoteStore:
         self._fs, root = fsspec.url_to_fs(url, **options)
         self._root = root.rstrip("/")
         self._listing: dict[str, State] | None = None
+        self._folders: set[str] = set()
 
     def __getstate__(self) -> dict[str, Any]:
         """Workers read single files: they need no listing."""
-        return self.__dict__ | {"_listing": None}
+        return self.__dict__ | {"_listing": None, "_folders": set()}
 
     def names(self) -> Iterator[str]:
         """Yields the files that are not hidden, in sorted order."""
@@ -125,8 +125,7 @@ class RemoteStore:
 
     def exists(self, name: str) -> bool:
         """Tells whether there is such a file or folder."""
-        states = self._states()
-        return name in states or any(other.startswith(f"{name}/") for other in states)
+        return name in self._states() or name in self._folders
 
     def read(self, name: str) -> bytes:
         """Returns the bytes of a file."""
@@ -141,8 +140,9 @@ class RemoteStore:
         return int(_patiently(lambda: self._fs.info(path), path).get("size") or 0)
 
     def open(self, name: str) -> IO[bytes]:
-        """Reads a file whole and opens that: single reads over a network are slow."""
-        return io.BytesIO(self.read(name))
+        """Opens a file; only the ranges that are asked for travel."""
+        path = self._path(name)
+        return _patiently(lambda: self._fs.open(path, "rb"), path)
 
     def state(self, name: str) -> State:
         """Returns size and a number that changes with the file, as the listing has them."""
@@ -157,6 +157,11 @@ class RemoteStore:
                 for path, info in found.items()
                 if not path.endswith("/")
             }
+            for name in self._listing:
+                while name := posixpath.dirname(name):
+                    if name in self._folders:
+                        break
+                    self._folders.add(name)
         return self._listing
 
     def _path(self, name: str) -> str:

@@ -7,6 +7,7 @@ call is answered with 503 "SlowDown"; each answer waits `DELAY_S`. Prints its po
 """
 
 import hashlib
+import re
 import sys
 import time
 from email.utils import formatdate
@@ -43,7 +44,12 @@ class Handler(BaseHTTPRequestHandler):
         path = self.folder / key
         if not path.is_file():
             return self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
-        return self.answer(200, path.read_bytes(), path)
+        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+        if asked is None:
+            return self.answer(200, path.read_bytes(), path)
+        data, first = path.read_bytes(), int(asked[1])
+        last = min(int(asked[2] or len(data)), len(data) - 1)
+        return self.answer(206, data[first : last + 1], path, f"bytes {first}-{last}/{len(data)}")
 
     do_HEAD = do_GET
 
@@ -78,10 +84,12 @@ class Handler(BaseHTTPRequestHandler):
             f"<IsTruncated>{str(more).lower()}</IsTruncated>{token}{contents}</ListBucketResult>"
         )
 
-    def answer(self, status: int, body: bytes, path: Path | None = None) -> None:
+    def answer(self, status: int, body: bytes, path: Path | None = None, part: str = "") -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Content-Type", "application/octet-stream" if path else "application/xml")
+        if part:
+            self.send_header("Content-Range", part)
         if path is not None:
             self.send_header("ETag", etag(path))
             self.send_header("Last-Modified", formatdate(0, usegmt=True))
