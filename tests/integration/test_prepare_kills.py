@@ -120,9 +120,11 @@ def wait_for_worker(process: BaseProcess, stage: str) -> psutil.Process:
 
 def end(process: BaseProcess) -> int | None:
     """Kills a process and all that it started, without a chance to tidy up."""
+    psutil.Process(process.pid).suspend()  # while the others are looked for, it must not go on
     tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
     for one in tree:
-        one.send_signal(signal.SIGKILL)
+        with suppress(psutil.NoSuchProcess):
+            one.send_signal(signal.SIGKILL)
     return result(process)
 
 
