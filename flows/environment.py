@@ -5,6 +5,7 @@ Set here and nowhere else. A variable that the user has set wins.
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -39,7 +40,9 @@ def prepare_environment() -> None:
     """Sets what this process and its children need, where the user has not."""
     for name, value in (QUIET | HABITS).items():
         os.environ.setdefault(name, value)
-    os.environ.setdefault("PREFECT_HOME", str(PROJECT / "runs" / "prefect"))
+    home = Path(os.environ.setdefault("PREFECT_HOME", str(PROJECT / "runs" / "prefect")))
+    with suppress(OSError):  # Prefect makes the last folder alone; it says itself what it cannot write
+        home.mkdir(parents=True, exist_ok=True)
 
 
 def cores() -> int:
