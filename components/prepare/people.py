@@ -55,8 +55,12 @@ def with_people(
     unnamed = [record for record in records if not record.labelled]
     embeddings = Embeddings(folder / FOLDER, spec, library)
     embeddings.complete([record.file for record in unnamed], start_ray)
-    found = [record for record in unnamed if embeddings.by_file.get(record.file) is not None]
-    vectors = [embeddings.by_file[record.file] for record in found]
+    known = ((record, embeddings.by_file.get(record.file)) for record in unnamed)
+    found, vectors = [], []
+    for record, vector in known:
+        if vector is not None:
+            found.append(record)
+            vectors.append(vector)
     groups = link(np.stack(vectors), threshold) if vectors else []
     names_file = folder / FOLDER / NAMES
     earlier = json.loads(names_file.read_text(encoding="utf-8")) if names_file.is_file() else {}
