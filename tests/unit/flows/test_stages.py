@@ -156,7 +156,8 @@ def test_sources_with_places_of_their_own_need_no_drawn_people(config, tmp_path,
     (photos / "a.png").write_bytes(b"1")
 
     def with_sources(*sources):
-        prepare = PrepareConfig.parse({"sources": sources, "target_expand": 1.7}, source="test")
+        expand = config.prepare.target_expand
+        prepare = PrepareConfig.parse({"sources": sources, "target_expand": expand}, source="test")
         return config.model_copy(update={"prepare": prepare})
 
     own = with_sources({"path": str(photos)})
