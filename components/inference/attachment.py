@@ -31,6 +31,7 @@ from components.inference.conditions import (
     moments,
     shared_dials,
     stack_tokens,
+    whole_batch,
     words_at,
 )
 from components.inference.config import Dials
@@ -140,7 +141,8 @@ class Attachment:
         shared = shared_dials(rows)
         mend(self.pipe.unet)
         guided = shared.guidance_scale > 1
-        kwargs = self._visual(rows, guided, num_images_per_prompt, regions)
+        place = self._place()
+        kwargs = self._visual(rows, guided, num_images_per_prompt, regions, place)
         kwargs["kv_cache"] = cache = KeyValueCache()
 
         def set_alpha(progress: float) -> None:
@@ -150,11 +152,14 @@ class Attachment:
         set_alpha(0.0)
         negative = self._encode([row.negative for row in rows]) if guided else None
         texts = [(share, self._texts(rows, share, 0)) for share in moments(rows)]
-        whole = [(share, self._whole(text, negative, num_images_per_prompt)) for share, text in texts]
+
+        def whole(text: Tensor) -> Tensor:
+            return whole_batch(text, negative, num_images_per_prompt).to(*place)
+
         if shared.m_levels:
-            by_level = [self._texts(rows, 0.0, level) for level in range(self._levels)]
-            kwargs["texts"] = [self._whole(text, negative, num_images_per_prompt) for text in by_level]
-        callback = follow_schedules(rows, kwargs, num_images_per_prompt, set_alpha, whole)
+            kwargs["texts"] = [whole(self._texts(rows, 0.0, level)) for level in range(self._levels)]
+        turns = [(share, whole(text)) for share, text in texts] if len(texts) > 1 else []
+        callback = follow_schedules(rows, kwargs, num_images_per_prompt, set_alpha, turns)
         return {
             "prompt_embeds": texts[0][1],
             "negative_prompt_embeds": negative,
@@ -179,38 +184,38 @@ class Attachment:
         words = [[keep(card.words, m) for card in row.persons] for row, m in zip(rows, counts, strict=True)]
         return self._encode([row.prompt for row in rows], words)
 
-    def _whole(self, text: Tensor, negative: Tensor | None, images: int) -> Tensor:
-        """Embeddings of the UNet's whole batch, as the pipelines themselves put them together."""
-        text = text.repeat_interleave(images, dim=0)
-        if negative is not None:
-            text = torch.cat([negative.repeat_interleave(images, dim=0), text])
-        device = getattr(self.pipe, "_execution_device", self.pipe.device)
-        return text.to(device, self._unet.dtype)
+    def _place(self) -> tuple[torch.device, torch.dtype]:
+        """Where and in what type the UNet computes; diffusers walks all modules to tell: ask once a call."""
+        return self.pipe._execution_device, self._unet.dtype
 
     def _encode(self, prompts: Sequence[str], words: Sequence[Sequence[Tensor]] | None = None) -> Tensor:
         return encode_prompts(self.pipe.tokenizer, self.pipe.text_encoder, prompts, words)
 
     def _visual(
-        self, rows: Sequence[Row], guided: bool, images: int, regions: Tensor | None
+        self,
+        rows: Sequence[Row],
+        guided: bool,
+        images: int,
+        regions: Tensor | None,
+        place: tuple[torch.device, torch.dtype],
     ) -> dict[str, Any]:
         """Returns tokens and weights of the visual branch; the unconditional half has sigma 0 and gamma 1.
 
         Nothing at all is returned where nothing would act, so that the base runs as it is.
         """
-        unet = self._unet
-        gamma, sigma = branch_weights(rows, 0.0, levels_used(rows, unet))
+        device = place[0]
+        gamma, sigma = branch_weights(rows, 0.0, levels_used(rows, self._unet))
         still = not any(row.dials.gamma_schedule or row.dials.sigma_schedule for row in rows)
         if still and not sigma.any() and bool((gamma == 1).all()):
             return {}
         tokens, mask = stack_tokens(rows, self.adapter.text_width, grouped=regions is not None)
-        device = getattr(self.pipe, "_execution_device", self.pipe.device)
         kwargs: dict[str, Any] = {
-            "visual_tokens": expand_rows(tokens.to(device, unet.dtype), images, guided),
+            "visual_tokens": expand_rows(tokens.to(*place), images, guided),
             "gamma": expand_rows(gamma.to(device), images, guided, 1.0),
             "sigma": expand_rows(sigma.to(device), images, guided, 0.0),
         }
         if mask is not None:
             kwargs["visual_mask"] = expand_rows(mask.to(device), images, guided)
         if regions is not None:
-            kwargs["regions"] = expand_rows(regions.to(device, unet.dtype), images, guided)
+            kwargs["regions"] = expand_rows(regions.to(*place), images, guided)
         return kwargs

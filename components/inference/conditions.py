@@ -194,6 +194,14 @@ def _padded(values: Tensor, length: int) -> Tensor:
     return torch.cat([values, values.new_zeros(length - len(values), *values.shape[1:])])
 
 
+def whole_batch(text: Tensor, negative: Tensor | None, images: int) -> Tensor:
+    """Embeddings (B, L, D) of the UNet's whole batch, as the pipelines themselves put them together."""
+    text = text.repeat_interleave(images, dim=0)
+    if negative is None:
+        return text
+    return torch.cat([negative.repeat_interleave(images, dim=0), text])
+
+
 def follow_schedules(
     rows: Sequence[Row],
     kwargs: dict[str, Any],
