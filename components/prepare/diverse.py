@@ -196,7 +196,7 @@ class Picker:
     """Takes candidates one after the other, and looks at each before it does."""
 
     def __init__(self, library: Library, trained: Trained, embedder: FaceEmbedder) -> None:
-        self.library, self.trained, self.embedder = library, trained, embedder
+        self.photo_library, self.trained, self.embedder = library, trained, embedder
         self._faces: list[np.ndarray] = []
         self._people: set[str] = set()
 
@@ -212,7 +212,7 @@ class Picker:
                 left_out["person taken already"] += 1
                 continue
             try:
-                data, embedding = self.embedder.embed(self.library, record.file)
+                data, embedding = self.embedder.embed(self.photo_library, record.file)
             except (Reject, PhotoError) as reject:
                 left_out[str(reject.reason)] += 1
                 continue

@@ -132,13 +132,13 @@ class Embeddings:
     """
 
     def __init__(self, folder: Path, spec: PrepareSpec, library: Library) -> None:
-        self.folder, self.spec, self.library = folder, spec, library
+        self.folder, self.spec, self.photo_library = folder, spec, library
         self.by_file: dict[str, np.ndarray | None] = {}
         self._mark = embedding_mark(spec)
 
     def complete(self, files: list[str], start_ray: Callable[[], None] | None = None) -> None:
         """Loads what is known of these files and embeds the others."""
-        states = {file: self.library.state(file) for file in files}
+        states = {file: self.photo_library.state(file) for file in files}
         for row in self._kept():
             if states.get(row["file"]) == (row["size"], row["mtime_ns"]):
                 self.by_file[row["file"]] = _vector(row["embedding"])
@@ -150,7 +150,7 @@ class Embeddings:
             if start_ray is not None:
                 start_ray()
             for part in parts:
-                tables = _embed(part, self.spec, self.library, with_ray=start_ray is not None)
+                tables = _embed(part, self.spec, self.photo_library, with_ray=start_ray is not None)
                 rows = []
                 for table in tables:
                     rows += table.to_pylist()
@@ -188,7 +188,7 @@ class EmbedStage:
         import cv2
 
         cv2.setNumThreads(1)
-        self.library = library
+        self.photo_library = library
         self.embedder = FaceEmbedder(spec.prepare, spec.face, spec.identity_onnx)
 
     def __call__(self, files: pa.Table) -> pa.Table:
@@ -199,7 +199,7 @@ class EmbedStage:
     def embed(self, file: str) -> bytes | None:
         """Returns the bytes of float32 (D,), None for a photo that preparation will reject too."""
         try:
-            return self.embedder.embed(self.library, file)[1].tobytes()
+            return self.embedder.embed(self.photo_library, file)[1].tobytes()
         except (Reject, PhotoError, ValueError):
             return None
 

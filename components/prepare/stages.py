@@ -73,7 +73,7 @@ class FaceStage:
         import cv2
 
         cv2.setNumThreads(1)  # one process a CPU; more threads would only fight
-        self.spec, self.library = spec, library
+        self.spec, self.photo_library = spec, library
         device = "cuda" if spec.prepare.face_gpus else "cpu"
         self.detector, self.masker = load_detector(spec.face, device), load_masker(spec.face, device)
         self.identity = IdentityEncoder(spec.identity_onnx, device)
@@ -88,7 +88,7 @@ class FaceStage:
         """Returns a row for each kept face, or one reject row."""
         place: Row = {name: photo[name] for name in ("shard", "position", "file")} | {"face": 0}
         try:
-            data = read_photo(self.library, photo["file"], self.spec.prepare.max_file_mb)
+            data = read_photo(self.photo_library, photo["file"], self.spec.prepare.max_file_mb)
             place["sha256"] = hashlib.sha256(data).hexdigest()
             return [place | row for row in self._rows(photo, data, place["sha256"])]
         except (Reject, PhotoError) as reject:
@@ -155,7 +155,7 @@ class FaceStage:
         config, parts = self.spec.prepare, {}
         for file in files:
             try:
-                data = read_photo(self.library, file, config.max_file_mb)
+                data = read_photo(self.photo_library, file, config.max_file_mb)
                 parts[part_of(file)] = decode_photo(data, config.max_pixels)
             except (Reject, PhotoError) as reject:
                 raise Reject(reject.reason, f"{file.rsplit('/', 1)[-1]}: {reject.detail}") from reject

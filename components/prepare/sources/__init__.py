@@ -1,6 +1,6 @@
 """Sets of photos behind one interface: `Library(config, folder).records()`, `.read(file)`, `.state(file)`."""
 
-from components.prepare.sources.library import READERS, Library, read_folder, sources_digest
+from components.prepare.sources.photo_library import READERS, Library, read_folder, sources_digest
 from components.prepare.sources.record import SPLITS, PhotoRecord, in_plan_order, split_of
 from components.prepare.sources.store import OutsideError
 
