@@ -27,6 +27,16 @@ from components.core import (
 from flows.config import PipelineConfig, anchored
 from flows.digests import code_digest, listing_digest, weights_digest
 from flows.environment import PROJECT, cores
+from flows.stage_work import (
+    draw_portraits,
+    evaluate_adapter,
+    personalize_requests,
+    photo_folder,
+    prepare_shards,
+    promote_model,
+    read_record,
+    train_adapter,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -60,98 +70,13 @@ class Stage:
     workers: Callable[[PipelineConfig], int] = lambda config: 1
 
 
-def _portraits(config: PipelineConfig, folder: Path, records: Path) -> Record:
-    from components.portraits import draw_people
-
-    return draw_people(config=config.portraits, runtime=config.runtime, folder=folder)
-
-
-def _prepare(config: PipelineConfig, folder: Path, records: Path) -> Record:
-    from components.prepare import prepare
-
-    return prepare(
-        config=config.prepare,
-        face=config.face,
-        model=config.model,
-        runtime=config.runtime,
-        source_folder=_photos(config, records) if config.prepare.needs_folder else None,
-        folder=folder,
-    )
-
-
-def _train(config: PipelineConfig, folder: Path, records: Path) -> Record:
-    from components.training import train
-
-    return train(
-        config=config.train,
-        model=config.model,
-        face=config.face,
-        runtime=config.runtime,
-        tracking=config.tracking,
-        manifest=_read(ShardManifest, records),
-        folder=folder,
-        run_name=config.name,
-    )
-
-
-def _evaluate(config: PipelineConfig, folder: Path, records: Path) -> Record:
-    from components.evaluation import evaluate
-
-    return evaluate(
-        config=config.evaluation,
-        model=config.model,
-        face=config.face,
-        runtime=config.runtime,
-        tracking=config.tracking,
-        manifest=_read(ShardManifest, records),
-        checkpoint=_read(Checkpoint, records),
-        folder=folder,
-    )
-
-
-def _promote(config: PipelineConfig, folder: Path, records: Path) -> Record:
-    from components.registry import promote
-
-    return promote(
-        config=config.registry,
-        model=config.model,
-        face=config.face,
-        runtime=config.runtime,
-        tracking=config.tracking,
-        report=_read(EvaluationReport, records),
-        checkpoint=_read(Checkpoint, records),
-        manifest=_read(ShardManifest, records),
-    )
-
-
-def _personalize(config: PipelineConfig, folder: Path, records: Path) -> Record:
-    """Looks the model up once, so that an alias that moves in the night does not split a batch."""
-    from components.face import FaceConfig
-    from components.inference import personalize_batch
-    from components.model import ModelConfig
-    from components.registry import resolve
-
-    requests = _requests(config)
-    found = resolve(config.tracking, config.registry.model_name, _model_uri(config, records))
-    return personalize_batch(
-        config=config.batch,
-        face=FaceConfig.parse(found.face, source=found.model_uri),
-        model=ModelConfig.parse(found.model, source=found.model_uri),
-        runtime=config.runtime,
-        adapter=found.adapter,
-        model_uri=found.model_uri,
-        requests=requests,
-        folder=folder,
-    )
-
-
 DRAWING = ("portraits/world", "portraits/dataset.py")  # the base model's training beside them draws nobody
 
 STAGES: dict[str, Stage] = {
-    "portraits": Stage(PhotoFolder, _portraits, ("portraits", "runtime.seed"), DRAWING, shared=True),
+    "portraits": Stage(PhotoFolder, draw_portraits, ("portraits", "runtime.seed"), DRAWING, shared=True),
     "prepare": Stage(
         ShardManifest,
-        _prepare,
+        prepare_shards,
         ("prepare", "face", "model", "photos", "runtime.seed"),
         ("prepare", "face", "shards"),
         upstream=lambda config: () if config.photos or not config.prepare.needs_folder else ("portraits",),
@@ -160,7 +85,7 @@ STAGES: dict[str, Stage] = {
     ),
     "train": Stage(
         Checkpoint,
-        _train,
+        train_adapter,
         ("name", "train", "model", "face", "tracking", "runtime.seed", "runtime.dtype"),
         ("training", "model"),
         upstream=lambda config: ("prepare",),
@@ -169,21 +94,21 @@ STAGES: dict[str, Stage] = {
     ),
     "evaluate": Stage(
         EvaluationReport,
-        _evaluate,
+        evaluate_adapter,
         ("evaluation", "model", "face"),
         ("evaluation", "inference"),
         upstream=lambda config: ("prepare", "train"),
     ),
     "promote": Stage(
         Promotion,
-        _promote,
+        promote_model,
         ("registry", "tracking"),
         ("registry",),
         upstream=lambda config: ("prepare", "train", "evaluate"),
     ),
     "personalize": Stage(
         Personalization,
-        _personalize,
+        personalize_requests,
         ("batch", "face", "tracking"),
         ("inference",),
         always=True,
@@ -251,12 +176,14 @@ def stage_fingerprint(name: str, config: PipelineConfig, records: Path) -> str:
     """Returns the identity of a stage's result: settings, code, weights, fingerprints of what it reads."""
     stage = stage_named(name)
     settings = {key: _setting(config, key) for key in stage.settings}
-    upstream = {other: _read(STAGES[other].record, records).fingerprint for other in stage.upstream(config)}
+    upstream = {
+        other: read_record(STAGES[other].record, records).fingerprint for other in stage.upstream(config)
+    }
     inputs: dict[str, Any] = {}
     if "model" in stage.settings:
         inputs["base"] = weights_digest(config.model.base)
     if "photos" in stage.settings and config.photos:
-        inputs["photos"] = listing_digest(_photos(config, records))
+        inputs["photos"] = listing_digest(photo_folder(config, records))
     if name == "prepare" and config.prepare.sources:
         inputs["sources"] = _sources_digest(config)
     return fingerprint(name, settings, upstream, inputs, [code_digest(room) for room in stage.rooms])
@@ -310,44 +237,11 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _read(kind: type[Any], records: Path) -> Any:
-    return kind.load(records / f"{kind.stage}.json")
-
-
-def _photos(config: PipelineConfig, records: Path) -> Path:
-    """Returns the folder of photos to prepare: the user's, or the drawn people."""
-    if config.photos is None:
-        return Path(_read(PhotoFolder, records).folder)
-    folder = PROJECT / config.photos
-    if not folder.is_dir():
-        raise ValueError(f"photos: there is no folder {folder}")
-    return folder
-
-
 def _sources_digest(config: PipelineConfig) -> str:
     """Returns the identity of the files of all sources that have a place of their own."""
     from components.prepare import sources_digest
 
     return sources_digest(anchored(config).prepare)
-
-
-def _requests(config: PipelineConfig) -> Path:
-    if config.requests is None:
-        raise ValueError("requests: the JSONL file of requests is not set")
-    file = PROJECT / config.requests
-    if not file.is_file():
-        raise ValueError(f"requests: there is no file {file}")
-    return file
-
-
-def _model_uri(config: PipelineConfig, records: Path) -> str:
-    """Returns the model to personalize with: the one asked for, the run's own, else the champion."""
-    if config.model_uri:
-        return config.model_uri
-    own = records / "promote.json"
-    if own.is_file() and (uri := Promotion.load(own).model_uri):
-        return uri
-    return f"models:/{config.registry.model_name}@champion"
 
 
 def _cpus(config: PipelineConfig) -> int:

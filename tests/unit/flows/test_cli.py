@@ -6,7 +6,8 @@ import sys
 import pytest
 
 from flows import doctor
-from flows.cli import FAILED, REFUSED, main, parse_settings
+from flows.cli import FAILED, REFUSED, main
+from flows.commands.options import parse_settings
 from flows.environment import PROJECT
 
 

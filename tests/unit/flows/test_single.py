@@ -22,9 +22,9 @@ from components.core import sha256_file
 from components.inference import Dials, IdentityCard, Personalizer, read_recipe
 from components.model import ModelConfig, PhotoVerseAdapter, load_base, load_pipeline, save_adapter
 from components.portraits.world import portrait
-from flows.cli import DIALS, OK, REFUSED, main
+from flows.cli import OK, REFUSED, main
 from flows.config import resolve
-from flows.dials import number_list, share_list
+from flows.dials import DIALS, number_list, share_list
 from flows.environment import PROJECT
 from flows.single import merged_dials
 

@@ -11,6 +11,7 @@ from components.prepare import PrepareConfig
 from flows import stages
 from flows.config import resolve
 from flows.pipeline import data_stages
+from flows.stage_work import model_uri
 from flows.stages import STAGES, execute, finished, stage_fingerprint, threads_for
 
 
@@ -170,14 +171,14 @@ def test_sources_with_places_of_their_own_need_no_drawn_people(config, tmp_path,
 
 
 def test_the_model_of_a_batch_is_asked_for_or_own_or_the_champion(config, tmp_path):
-    assert stages._model_uri(config, tmp_path) == "models:/photoverse@champion"
+    assert model_uri(config, tmp_path) == "models:/photoverse@champion"
     promotion = Promotion(
         decision="promoted", reasons=(), model_name="photoverse", model_uri="models:/photoverse/4"
     )
     promotion.save(tmp_path / "promote.json")
-    assert stages._model_uri(config, tmp_path) == "models:/photoverse/4"
+    assert model_uri(config, tmp_path) == "models:/photoverse/4"
     asked = config.model_copy(update={"model_uri": "models:/photoverse/2"})
-    assert stages._model_uri(asked, tmp_path) == "models:/photoverse/2"
+    assert model_uri(asked, tmp_path) == "models:/photoverse/2"
 
 
 def test_threads_fill_the_cores_once(config):

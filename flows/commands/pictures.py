@@ -1,0 +1,95 @@
+"""Commands about one person: personalize, export."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from flows.commands.options import OK, add_command
+from flows.dials import DIALS, parse_date
+
+
+def add_commands(commands: Any) -> None:
+    """Adds this file's commands to the parser."""
+    _add_personalize(commands)
+    _add_export(commands)
+
+
+def _add_subject(command: argparse.ArgumentParser) -> None:
+    """Options that say who is meant, and with which model."""
+    command.add_argument(
+        "--photo", type=Path, nargs="+", default=[], help="photos of the person, one or several"
+    )
+    command.add_argument("--card", type=Path, nargs="+", default=[], help="identity cards instead of photos")
+    command.add_argument("--consent", default="not stated", help="what the person in the photos agreed to")
+    command.add_argument("--model", help="adapter.safetensors or a model URI (default: the champion)")
+    command.add_argument("--profile", default="portraits", help="(default: %(default)s)")
+    command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")
+
+
+def _subject(options: argparse.Namespace, expires: str | None = None) -> Any:
+    from flows.single import Subject
+
+    return Subject(
+        photos=tuple(photo.resolve() for photo in options.photo),
+        cards=tuple(card.resolve() for card in options.card),
+        consent=options.consent,
+        expires=parse_date(expires),
+        model=options.model,
+        profile=options.profile,
+        root=options.root,
+    )
+
+
+def _add_personalize(commands: Any) -> None:
+    details = "Each picture carries in its metadata the recipe it was made by."
+    command = add_command(commands, "personalize", _personalize, "a person, a prompt, pictures", details)
+    _add_subject(command)
+    command.add_argument(
+        "--prompt", required=True,
+        help='what to draw, e.g. "S* as an astronaut"; S* is the person, S1*, S2*... those of several cards',
+    )  # fmt: skip
+    command.add_argument("--negative-prompt", default="", help="what not to draw")
+    command.add_argument("--out", type=Path, default=Path("out"), help="folder (default: %(default)s)")
+    command.add_argument("--seed", type=int, default=0, help="of the first picture (default: %(default)s)")
+    command.add_argument("--num-images", type=int, default=1, help="how many (default: %(default)s)")
+    command.add_argument("--save-card", type=Path, help="keep the person's identity card in this file")
+    command.add_argument("--expires", help="date from when on that card is refused, e.g. 2031-12-31")
+    dials = command.add_argument_group("dials", "over those of the profile")
+    for name, read, words in DIALS:
+        dials.add_argument(f"--{name.replace('_', '-')}", type=read, help=words)
+
+
+def _personalize(options: argparse.Namespace) -> int:
+    from flows.single import Wish, personalize_one
+
+    wish = Wish(
+        subject=_subject(options, options.expires),
+        prompt=options.prompt,
+        out=options.out.resolve(),
+        negative_prompt=options.negative_prompt,
+        seed=options.seed,
+        num_images=options.num_images,
+        dials={name: getattr(options, name) for name, *_ in DIALS if getattr(options, name) is not None},
+        save_card=options.save_card and options.save_card.resolve(),
+    )
+    for file in personalize_one(wish):
+        print(file)
+    return OK
+
+
+def _add_export(commands: Any) -> None:
+    details = "Writes a LoRA, a textual inversion and an IP-Adapter of one person, with a README.txt."
+    command = add_command(
+        commands, "export", _export, "a person as files that stock diffusers loads", details
+    )
+    _add_subject(command)
+    command.add_argument("--out", type=Path, default=Path("export"), help="folder (default: %(default)s)")
+    command.add_argument("--m", type=int, help="how many pseudo-words (default: all)")
+
+
+def _export(options: argparse.Namespace) -> int:
+    from flows.single import export_one
+
+    for file in export_one(_subject(options), options.out.resolve(), options.m):
+        print(file)
+    return OK

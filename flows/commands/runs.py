@@ -1,0 +1,94 @@
+"""Commands that run flows and stages: demo, train, stage."""
+
+import argparse
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+from flows.commands.options import OK, add_command, add_run_options, parse_settings
+from flows.environment import PROJECT
+
+
+def add_commands(commands: Any) -> None:
+    """Adds this file's commands to the parser."""
+    _add_demo(commands)
+    _add_train(commands)
+    _add_stage(commands)
+
+
+def _add_demo(commands: Any) -> None:
+    details = "A second run keeps what is done; --fresh starts from nothing."
+    command = add_command(
+        commands, "demo", _demo, "from drawn photos to personalized pictures on this machine", details
+    )
+    add_run_options(command, "demo")
+    command.add_argument("--fresh", action="store_true", help="remove the run and start anew")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from flows.demo import run_demo
+
+    if options.fresh:
+        _remove_run(options.root, options.name)
+    run_demo(options.profile, options.name, options.root, parse_settings(options.settings))
+    return OK
+
+
+def _remove_run(root: str, name: str) -> None:
+    import shutil
+
+    from components.core import inside
+
+    shutil.rmtree(inside(PROJECT / root, name), ignore_errors=True)
+
+
+def _add_train(commands: Any) -> None:
+    command = add_command(
+        commands, "train", _train, "photoverse/train in this terminal, without a server of your own"
+    )
+    add_run_options(command, None)
+    command.add_argument("--resume", action="store_true", help="go on with a run that exists")
+
+
+def _train(options: argparse.Namespace) -> int:
+    from flows.demo import quiet_prefect
+    from flows.progress import listening
+    from flows.terminal import Board
+
+    quiet_prefect()
+    from flows.pipeline import train
+
+    settings = {"root": options.root} | parse_settings(options.settings)
+    with Board() as board, listening(board):
+        records = train(profile=options.profile, name=options.name, overrides=settings, resume=options.resume)
+    print(json.dumps(records["promote"], indent=2))
+    return OK
+
+
+def _add_stage(commands: Any) -> None:
+    details = (
+        "Reads the records of earlier stages from the folder of --out. Does nothing if its work is done."
+    )
+    command = add_command(commands, "stage", _stage, "run one stage in this process", details)
+    command.add_argument("name", help="portraits, prepare, train, evaluate, promote or personalize")
+    command.add_argument("--config", type=Path, required=True, help="the run's config.yaml")
+    command.add_argument(
+        "--out", type=Path, required=True, help="file of the record, e.g. runs/x/records/train.json"
+    )
+
+
+def _stage(options: argparse.Namespace) -> int:
+    from flows.processes import hold_lifeline
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells have background jobs ignore it
+    hold_lifeline()
+    from components.core import setup_logging
+    from flows.config import load_config
+    from flows.stages import execute, stage_named
+
+    setup_logging()
+    stage_named(options.name)
+    config, out = load_config(options.config), options.out.resolve()
+    execute(options.name, config, out)
+    return OK

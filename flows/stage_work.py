@@ -1,0 +1,137 @@
+"""The work of each stage: (config, own folder, folder of records) -> record.
+
+Here each room gets the parts of the config that it needs and the records of the stages before it. The rooms'
+code is imported only when the stage runs.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from components.core import Checkpoint, EvaluationReport, PhotoFolder, Promotion, Record, ShardManifest
+from flows.config import PipelineConfig
+from flows.environment import PROJECT
+
+
+def draw_portraits(config: PipelineConfig, folder: Path, records: Path) -> Record:
+    """Draws the people of the portrait world."""
+    from components.portraits import draw_people
+
+    return draw_people(config=config.portraits, runtime=config.runtime, folder=folder)
+
+
+def prepare_shards(config: PipelineConfig, folder: Path, records: Path) -> Record:
+    """Photos to shards."""
+    from components.prepare import prepare
+
+    return prepare(
+        config=config.prepare,
+        face=config.face,
+        model=config.model,
+        runtime=config.runtime,
+        source_folder=photo_folder(config, records) if config.prepare.needs_folder else None,
+        folder=folder,
+    )
+
+
+def train_adapter(config: PipelineConfig, folder: Path, records: Path) -> Record:
+    """Shards to an adapter."""
+    from components.training import train
+
+    return train(
+        config=config.train,
+        model=config.model,
+        face=config.face,
+        runtime=config.runtime,
+        tracking=config.tracking,
+        manifest=read_record(ShardManifest, records),
+        folder=folder,
+        run_name=config.name,
+    )
+
+
+def evaluate_adapter(config: PipelineConfig, folder: Path, records: Path) -> Record:
+    """Measures the adapter on held-out people."""
+    from components.evaluation import evaluate
+
+    return evaluate(
+        config=config.evaluation,
+        model=config.model,
+        face=config.face,
+        runtime=config.runtime,
+        tracking=config.tracking,
+        manifest=read_record(ShardManifest, records),
+        checkpoint=read_record(Checkpoint, records),
+        folder=folder,
+    )
+
+
+def promote_model(config: PipelineConfig, folder: Path, records: Path) -> Record:
+    """Lets the gate decide and registers the model."""
+    from components.registry import promote
+
+    return promote(
+        config=config.registry,
+        model=config.model,
+        face=config.face,
+        runtime=config.runtime,
+        tracking=config.tracking,
+        report=read_record(EvaluationReport, records),
+        checkpoint=read_record(Checkpoint, records),
+        manifest=read_record(ShardManifest, records),
+    )
+
+
+def personalize_requests(config: PipelineConfig, folder: Path, records: Path) -> Record:
+    """Looks the model up once, so that an alias that moves in the night does not split a batch."""
+    from components.face import FaceConfig
+    from components.inference import personalize_batch
+    from components.model import ModelConfig
+    from components.registry import resolve
+
+    requests = request_file(config)
+    found = resolve(config.tracking, config.registry.model_name, model_uri(config, records))
+    return personalize_batch(
+        config=config.batch,
+        face=FaceConfig.parse(found.face, source=found.model_uri),
+        model=ModelConfig.parse(found.model, source=found.model_uri),
+        runtime=config.runtime,
+        adapter=found.adapter,
+        model_uri=found.model_uri,
+        requests=requests,
+        folder=folder,
+    )
+
+
+def read_record(kind: type[Any], records: Path) -> Any:
+    """Returns the record of an earlier stage from its folder."""
+    return kind.load(records / f"{kind.stage}.json")
+
+
+def photo_folder(config: PipelineConfig, records: Path) -> Path:
+    """Returns the folder of photos to prepare: the user's, or the drawn people."""
+    if config.photos is None:
+        return Path(read_record(PhotoFolder, records).folder)
+    folder = PROJECT / config.photos
+    if not folder.is_dir():
+        raise ValueError(f"photos: there is no folder {folder}")
+    return folder
+
+
+def request_file(config: PipelineConfig) -> Path:
+    """Returns the file of requests, or says that it is missing."""
+    if config.requests is None:
+        raise ValueError("requests: the JSONL file of requests is not set")
+    file = PROJECT / config.requests
+    if not file.is_file():
+        raise ValueError(f"requests: there is no file {file}")
+    return file
+
+
+def model_uri(config: PipelineConfig, records: Path) -> str:
+    """Returns the model to personalize with: the one asked for, the run's own, else the champion."""
+    if config.model_uri:
+        return config.model_uri
+    own = records / "promote.json"
+    if own.is_file() and (uri := Promotion.load(own).model_uri):
+        return uri
+    return f"models:/{config.registry.model_name}@champion"
