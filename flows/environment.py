@@ -29,6 +29,7 @@ HABITS = {
     "TOKENIZERS_PARALLELISM": "false",  # warns in every forked worker otherwise
     "PYTHONUNBUFFERED": "1",  # log lines must reach the flow as they are written
     "RAY_TRAIN_V2_ENABLED": "1",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # seconds; the automation for dead runs counts on it
 }
 
 HUB_OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
+from flows.deploy import POOL, deploy
 from flows.environment import MLFLOW_PAGE, PROJECT, child_environment
 
 HOST = "127.0.0.1"
-POOL = "photoverse"
 START_S = 300.0
 STOP_S = 15.0
 
@@ -97,17 +97,6 @@ def environment_for(api_url: str, home: Path, mlflow_url: str = "") -> dict[str,
     )
 
 
-def run_prefect(arguments: list[str], environment: dict[str, str]) -> str:
-    """Runs one `prefect` command; returns what it printed, or raises RuntimeError with it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", *arguments],
-        cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=180, check=False,
-    )  # fmt: skip
-    if done.returncode != 0:
-        raise RuntimeError(f"prefect {' '.join(arguments)} failed:\n{(done.stdout + done.stderr)[-2000:]}")
-    return done.stdout
-
-
 @contextmanager
 def prefect_server(port: int, folder: Path) -> Iterator[str]:
     """Runs Prefect's server for the block; yields the address of its API."""
@@ -117,13 +106,6 @@ def prefect_server(port: int, folder: Path) -> Iterator[str]:
     with daemon("Prefect's server", arguments, environment, log) as process:
         wait_for(f"{api_url}/health", process, "Prefect's server", log)
         yield api_url
-
-
-def deploy(api_url: str, folder: Path, prefect_file: str = "infra/prefect.yaml") -> None:
-    """Makes the work pool and the deployments."""
-    environment = environment_for(api_url, folder / "prefect")
-    run_prefect(["work-pool", "create", POOL, "--type", "process", "--overwrite"], environment)
-    run_prefect(["deploy", "--all", "--prefect-file", prefect_file], environment)
 
 
 @contextmanager
@@ -163,7 +145,7 @@ def serve(prefect_port: int, mlflow_port: int, root: str = "runs") -> int:
     with ExitStack() as stack:
         print("starting Prefect and MLflow (a quarter of a minute) ...", flush=True)
         api_url = stack.enter_context(prefect_server(free_port(prefect_port), folder))
-        deploy(api_url, folder)
+        deploy(environment=environment_for(api_url, folder / "prefect"))
         mlflow_url = stack.enter_context(mlflow_server(free_port(mlflow_port), folder))
         worker = stack.enter_context(prefect_worker(api_url, folder, mlflow_url))
         note = folder / "services.json"

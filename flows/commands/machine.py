@@ -1,14 +1,18 @@
-"""Commands about this machine: services, doctor."""
+"""Commands about machines: services, deploy, manifests, doctor."""
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from flows.commands.options import FAILED, OK, add_command
+from flows.environment import PROJECT
 
 
 def add_commands(commands: Any) -> None:
     """Adds this file's commands to the parser."""
     _add_services(commands)
+    _add_deploy(commands)
+    _add_manifests(commands)
     _add_doctor(commands)
 
 
@@ -29,6 +33,53 @@ def _services(options: argparse.Namespace) -> int:
     from flows.services import serve
 
     return serve(prefect_port=options.prefect_port, mlflow_port=options.mlflow_port, root=options.root)
+
+
+def _add_deploy(commands: Any) -> None:
+    details = (
+        "Asks the server at PREFECT_API_URL; may be repeated. Options become the deployments' parameters."
+    )
+    command = add_command(
+        commands, "deploy", _deploy, "work pool, deployments and the automation for dead runs", details
+    )
+    command.add_argument("--pool", default="photoverse", help="work pool (default: %(default)s)")
+    command.add_argument(
+        "--template", help="base job template of the pool: it becomes one of kind kubernetes"
+    )
+    command.add_argument("--root", help="folder of all runs, the same path on every machine")
+    command.add_argument("--ray-address", help="job server of a Ray cluster: stages run there")
+    command.add_argument("--mlflow", help="MLflow's address: runs and models are kept there")
+
+
+def _deploy(options: argparse.Namespace) -> int:
+    from flows.deploy import deploy, parameters
+
+    given = parameters(root=options.root, ray_address=options.ray_address, mlflow=options.mlflow)
+    print(deploy(options.pool, given, options.template))
+    return OK
+
+
+def _add_manifests(commands: Any) -> None:
+    command = add_command(
+        commands,
+        "manifests",
+        _manifests,
+        "Kubernetes manifests from one file of values",
+        "Talks to no cluster.",
+    )
+    command.add_argument(
+        "--values", type=Path, default=PROJECT / "infra/kubernetes/values.yaml",
+        help="(default: infra/kubernetes/values.yaml)",
+    )  # fmt: skip
+    command.add_argument("--out", type=Path, required=True, help="folder for the manifests")
+
+
+def _manifests(options: argparse.Namespace) -> int:
+    from flows.manifests import write_manifests
+
+    for path in write_manifests(options.values, options.out):
+        print(path)
+    return OK
 
 
 def _add_doctor(commands: Any) -> None:

@@ -14,9 +14,10 @@ import psutil
 import pytest
 import yaml
 
+from flows.deploy import deploy, run_prefect
 from flows.environment import PROJECT
 from flows.processes import MARK
-from flows.services import deploy, environment_for, free_port, prefect_server, prefect_worker, run_prefect
+from flows.services import environment_for, free_port, prefect_server, prefect_worker
 
 pytestmark = pytest.mark.timeout(1200)
 
@@ -49,7 +50,7 @@ class Prefect:
 def prefect(tmp_path_factory):
     folder = tmp_path_factory.mktemp("services")
     with prefect_server(free_port(), folder) as api_url:
-        deploy(api_url, folder)
+        deploy(environment=environment_for(api_url, folder / "prefect"))
         with prefect_worker(api_url, folder):
             yield Prefect(api_url, folder)
 
