@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class Team:
 
 @contextmanager
 def team_services(folder: Path) -> Iterator[Team]:
-    """Runs PostgreSQL and an S3 store for the block, with the databases and the bucket of the compose file."""
+    """Runs PostgreSQL and an S3 store for the block, with the compose file's databases and bucket."""
     from moto.server import ThreadedMotoServer
 
     compose = Compose.load(example_values())
@@ -92,7 +93,5 @@ def make_databases(compose: Compose, postgres: Postgres) -> None:
 
 def make_bucket(team: Team) -> None:
     """Runs the command of the compose file that makes the bucket."""
-    import sys
-
     _, *words = team.compose.services["bucket"]["command"]
     subprocess.run([sys.executable, *words], env=team.environment("bucket"), check=True, timeout=60)

@@ -109,6 +109,7 @@ def stored(team: Team, prefix: str) -> list[str]:
     return sorted(path.rsplit("/", 1)[1] for path in store.find(f"photoverse/{prefix}"))
 
 
+@pytest.mark.slow
 def test_prefect_refuses_strangers(team, prefect_url):
     assert status(f"{prefect_url}/health") == 200
     assert status(f"{prefect_url}/admin/version") == 401
@@ -139,6 +140,7 @@ def ask(url: str, login: str, question):
     return asyncio.run(run())
 
 
+@pytest.mark.slow
 def test_a_teams_deployments_submit_to_its_cluster(prefect_url, deployed):
     async def read(client):
         return await client.read_deployments(), await client.read_automations()
@@ -155,6 +157,7 @@ def test_a_teams_deployments_submit_to_its_cluster(prefect_url, deployed):
     assert [automation.name for automation in automations] == ["dead runs"]
 
 
+@pytest.mark.slow
 def test_thirteen_runs_at_once_lock_nothing(team, prefect_url, deployed):
     """As 3 trainings and 10 batches do: states and logs from all of them at the same time."""
     from prefect.states import Completed, Pending, Running
@@ -178,10 +181,8 @@ def test_thirteen_runs_at_once_lock_nothing(team, prefect_url, deployed):
         return await asyncio.gather(*(one(client, d) for d in [train] * 3 + [batch] * 10))
 
     assert ask(prefect_url, deployed, all_at_once) == ["Completed"] * 13
-    assert (
-        int(team.postgres.ask("prefect", "select count(*) from flow_run where state_type = 'COMPLETED'"))
-        == 13
-    )
+    completed = "select count(*) from flow_run where state_type = 'COMPLETED'"
+    assert team.postgres.ask("prefect", completed) == "13"
     log = (team.folder / "prefect.log").read_text().lower()
     assert "locked" not in log
     assert "deadlock" not in log
