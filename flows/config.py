@@ -57,7 +57,7 @@ class PipelineConfig(StrictConfig):
         name: Name of the run and of its folder below `root`.
         root: Folder of all runs; relative paths count from the project's folder.
         photos: Folder of photos to learn from; None draws the people of the portrait world.
-        requests: JSONL file of requests for `personalize`.
+        requests: For `personalize`: a JSONL, CSV or Parquet file or an inbox of such files; path or URL.
         model_uri: Model that `personalize` takes; None takes the run's own promotion, else the champion.
     """
 

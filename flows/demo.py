@@ -74,7 +74,7 @@ def write_requests(people: Path, folder: Path, count: int = 4) -> Path:
             "photo": f"photos/{photo.name}",
             "prompt": PROMPTS[number % len(PROMPTS)],
             "seed": number,
-            "consent": row["consent"],
+            "consent": {"person": identity, "purpose": row["consent"]},
         }
         lines.append(json.dumps(request))
     write_text_atomic(folder / "requests.jsonl", "\n".join(lines) + "\n")

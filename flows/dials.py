@@ -1,8 +1,11 @@
-"""How dials and dates are written at the command line."""
+"""How dials, dates and consents are written at the command line."""
 
 import argparse
 from datetime import UTC, date, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from components.inference import Consent
 
 
 def parse_date(text: str | None) -> datetime | None:
@@ -17,6 +20,18 @@ def parse_date(text: str | None) -> datetime | None:
         return datetime.combine(date.fromisoformat(text), datetime.min.time(), UTC)
     except ValueError:
         raise ValueError(f"--expires {text!r}: expected a date such as 2031-12-31") from None
+
+
+def read_consent(person: str | None, purpose: str, given: str | None) -> "Consent":
+    """Returns the consent that the options state.
+
+    Raises:
+        ValueError: A value is not allowed.
+    """
+    from components.inference import Consent
+
+    values = {"purpose": purpose} | ({"person": person} if person else {})
+    return Consent.parse(values | ({"given": given} if given else {}), source="--person and --consent")
 
 
 def share_list(text: str) -> tuple[tuple[float, float], ...]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.config import PipelineConfig, anchored, resolve
+from flows.environment import PROJECT
 
 if TYPE_CHECKING:
-    from components.inference import IdentityCard, Personalizer
+    from components.inference import Consent, IdentityCard, Personalizer
 
 M_DIALS = ("m", "m_schedule", "m_levels")  # three ways of saying one thing: one given replaces the others
 
@@ -20,7 +21,7 @@ class Subject:
     Attributes:
         photos: Photos of one person, who becomes S*.
         cards: Identity cards, one a person (S1*, S2*...); they need no photo and no image encoder.
-        consent: What the person in the photos agreed to.
+        consent: Who agreed to what, and when.
         expires: From when on a card made here is refused.
         model: An adapter's safetensors file, or a model URI; None takes the champion.
         profile: Where base, face tools, photo rules and default dials are taken from.
@@ -29,7 +30,7 @@ class Subject:
 
     photos: tuple[Path, ...] = ()
     cards: tuple[Path, ...] = ()
-    consent: str = "not stated"
+    consent: "Consent | str" = "not stated"
     expires: datetime | None = None
     model: str | None = None
     profile: str = "portraits"
@@ -71,7 +72,8 @@ class Wish:
         seed: Of the first picture; the next ones count up.
         num_images: How many.
         dials: Values over the profile's, e.g. {"sigma": 0.8}; with a strength the first photo is the start.
-        save_card: Where to keep the card that is made of the photos.
+        save_card: Where to write the card that is made of the photos.
+        keep_card: Keep it among the team's cards, where requests find it by its ID.
     """
 
     subject: Subject
@@ -82,10 +84,11 @@ class Wish:
     num_images: int = 1
     dials: dict[str, Any] = field(default_factory=dict)
     save_card: Path | None = None
+    keep_card: bool = False
 
 
-def personalize_one(wish: Wish) -> list[Path]:
-    """Draws the pictures and returns their files; each carries the recipe it was made by.
+def personalize_one(wish: Wish) -> list[Path | str]:
+    """Draws the pictures; returns a line on the card if one is kept, and the files with their recipes.
 
     Raises:
         ValueError: No photo, no face in it, a card that has expired or is of another model, no model, or a
@@ -100,8 +103,7 @@ def personalize_one(wish: Wish) -> list[Path]:
     seeds = [(wish.seed + k) % 2**32 for k in range(wish.num_images)]
     personalizer = load_personalizer(config, wish.subject.model, cards_only=bool(wish.subject.cards))
     persons = wish.subject.persons(personalizer)
-    if wish.save_card is not None:
-        persons[0].save(wish.save_card)
+    kept = _keep_card(wish, persons[0])
     personalizer.attachment.pipe.set_progress_bar_config(desc="drawing", disable=None)  # in terminals alone
     start = personalizer.start_image(wish.subject.photos[0]) if dials.strength else None
     images = personalizer.generate(
@@ -114,7 +116,19 @@ def personalize_one(wish: Wish) -> list[Path]:
         batch_size=config.batch.batch_size,
         keep_prompt=True,
     )
-    return [save_png(image, wish.out / f"seed-{seed}.png") for image, seed in zip(images, seeds, strict=True)]
+    files = [save_png(image, wish.out / f"seed-{k}.png") for image, k in zip(images, seeds, strict=True)]
+    return [*kept, *files]
+
+
+def _keep_card(wish: Wish, card: "IdentityCard") -> list[str]:
+    """Keeps the card where the wish says, and returns what to say about it."""
+    if wish.save_card is not None:
+        card.save(wish.save_card)
+    if not wish.keep_card:
+        return []
+    from components.inference import CardStore
+
+    return [f"card {CardStore(PROJECT / wish.subject.root / 'people').keep(card)}"]
 
 
 def merged_dials(profile: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:
@@ -126,13 +140,17 @@ def merged_dials(profile: dict[str, Any], asked: dict[str, Any]) -> dict[str, An
 
 def _check_photos(wish: Wish, dials: Any) -> None:
     """Refuses photos that would be ignored, and a card or a strength that has none."""
+    from components.inference import Consent
+
     photos, cards = wish.subject.photos, wish.subject.cards
     if dials.strength and not photos:
         raise ValueError("--strength starts from a photo: give --photo, beside --card if you like")
     if photos and cards and not dials.strength:
         raise ValueError("--photo and --card both say who is meant: give one, or --strength to start from it")
-    if wish.save_card is not None and cards:
-        raise ValueError("--save-card keeps the card of a photo: give --photo, and no --card")
+    if (wish.save_card is not None or wish.keep_card) and cards:
+        raise ValueError("--save-card and --keep-card keep the card of a photo: give --photo, and no --card")
+    if wish.save_card is not None or wish.keep_card:
+        Consent.of(wish.subject.consent).check_named()
     if wish.num_images < 1 or not 0 <= wish.seed < 2**32:
         found = f"{wish.num_images} and {wish.seed}"
         raise ValueError(f"--num-images is 1 or more and --seed 0 to {2**32 - 1}; found {found}")

@@ -88,7 +88,7 @@ def personalize_requests(config: PipelineConfig, folder: Path, records: Path) ->
     from components.model import ModelConfig
     from components.registry import resolve
 
-    requests = request_file(config)
+    requests = request_place(config)
     found = resolve(config.tracking, config.registry.model_name, model_uri(config, records))
     return personalize_batch(
         config=config.batch,
@@ -99,6 +99,7 @@ def personalize_requests(config: PipelineConfig, folder: Path, records: Path) ->
         model_uri=found.model_uri,
         requests=requests,
         folder=folder,
+        people=people_folder(config),
     )
 
 
@@ -117,14 +118,16 @@ def photo_folder(config: PipelineConfig, records: Path) -> Path:
     return folder
 
 
-def request_file(config: PipelineConfig) -> Path:
-    """Returns the file of requests, or says that it is missing."""
+def request_place(config: PipelineConfig) -> str:
+    """Returns the file or inbox of requests, local ones absolute, or says that none is set."""
     if config.requests is None:
-        raise ValueError("requests: the JSONL file of requests is not set")
-    file = PROJECT / config.requests
-    if not file.is_file():
-        raise ValueError(f"requests: there is no file {file}")
-    return file
+        raise ValueError("requests: neither a file (JSONL, CSV, Parquet) nor an inbox of such files is set")
+    return config.requests if "://" in config.requests else str(PROJECT / config.requests)
+
+
+def people_folder(config: PipelineConfig) -> Path:
+    """Returns the folder of the kept cards and the audit log, which all runs of a root share."""
+    return PROJECT / config.root / "people"
 
 
 def model_uri(config: PipelineConfig, records: Path) -> str:

@@ -8,20 +8,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from components.inference.attachment import Attachment, attach, detach
+    from components.inference.audit import AuditLog, AuditRow
     from components.inference.batch import personalize_batch
     from components.inference.card import IdentityCard, combine_cards
     from components.inference.config import BatchConfig, Dials, PhotoRules
+    from components.inference.consent import Consent
     from components.inference.export import export_for_diffusers
+    from components.inference.ledger import Ledger, LedgerRow
+    from components.inference.people import CardStore, Forgotten, KeptCard, forget_person
     from components.inference.personalize import Personalizer
     from components.inference.photo import FaceError
     from components.inference.provenance import encode_png, read_recipe, save_png
 
 _HOME = {
     "Attachment": "attachment",
+    "AuditLog": "audit",
+    "AuditRow": "audit",
     "BatchConfig": "config",
+    "CardStore": "people",
+    "Consent": "consent",
     "Dials": "config",
     "FaceError": "photo",
+    "Forgotten": "people",
     "IdentityCard": "card",
+    "KeptCard": "people",
+    "Ledger": "ledger",
+    "LedgerRow": "ledger",
     "Personalizer": "personalize",
     "PhotoRules": "config",
     "attach": "attachment",
@@ -29,6 +41,7 @@ _HOME = {
     "detach": "attachment",
     "encode_png": "provenance",
     "export_for_diffusers": "export",
+    "forget_person": "people",
     "personalize_batch": "batch",
     "read_recipe": "provenance",
     "save_png": "provenance",
@@ -36,10 +49,18 @@ _HOME = {
 
 __all__ = [
     "Attachment",
+    "AuditLog",
+    "AuditRow",
     "BatchConfig",
+    "CardStore",
+    "Consent",
     "Dials",
     "FaceError",
+    "Forgotten",
     "IdentityCard",
+    "KeptCard",
+    "Ledger",
+    "LedgerRow",
     "Personalizer",
     "PhotoRules",
     "attach",
@@ -47,6 +68,7 @@ __all__ = [
     "detach",
     "encode_png",
     "export_for_diffusers",
+    "forget_person",
     "personalize_batch",
     "read_recipe",
     "save_png",

@@ -35,6 +35,7 @@ from components.inference.conditions import (
     words_at,
 )
 from components.inference.config import Dials
+from components.inference.consent import Consent
 from components.model import (
     KeyValueCache,
     PhotoVerseAdapter,
@@ -97,14 +98,14 @@ class Attachment:
 
     @torch.no_grad()
     def cards(
-        self, features_BmTD: Tensor, consent: str = "not stated", expires: datetime | None = None
+        self, features_BmTD: Tensor, consent: Consent | str = "not stated", expires: datetime | None = None
     ) -> list[IdentityCard]:
         """Makes an identity card of each photo's features (B, m, T, D_in)."""
         features = features_BmTD.to(next(self.adapter.parameters()).device)
         words, tokens = self.adapter.text_words(features), self.adapter.visual_tokens(features)
         made = datetime.now(UTC)
         return [
-            IdentityCard(w, t, self.adapter_hash, self.base_hash, consent, made, expires)
+            IdentityCard(w, t, self.adapter_hash, self.base_hash, Consent.of(consent), made, expires)
             for w, t in zip(words.float().cpu(), tokens.float().cpu(), strict=True)
         ]
 

@@ -15,8 +15,12 @@ import torch
 from torch import Tensor
 
 from components.core import write_bytes_atomic
+from components.inference.consent import Consent
 
 FORMAT = "photoverse-card"
+SCHEMA = 2
+"""2 since the consent says who, when and for what; cards of schema 1, which held words alone, still load."""
+CARD_FACTS = {"adapter_hash", "base_hash", "consent", "created", "expires", "photos"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +32,7 @@ class IdentityCard:
         visual_tokens: (N_f, D) f; float32, on the CPU.
         adapter_hash: SHA-256 of the adapter's weights.
         base_hash: Identity of the base model.
-        consent: What the person agreed to, in words.
+        consent: What the person agreed to: who, when, for what.
         created: When, with time zone.
         expires: From when on the card is refused; None is never.
         photos: How many photos it was made from.
@@ -38,7 +42,7 @@ class IdentityCard:
     visual_tokens: Tensor
     adapter_hash: str
     base_hash: str
-    consent: str
+    consent: Consent
     created: datetime
     expires: datetime | None = None
     photos: int = 1
@@ -64,31 +68,47 @@ class IdentityCard:
         Raises:
             ValueError: There is none, it is damaged or of another schema, or it has expired.
         """
-        from safetensors import SafetensorError, safe_open
+        from safetensors import safe_open
 
         if not path.is_file():
             raise ValueError(f"no identity card at {path}")
-        try:
-            with safe_open(path, framework="pt") as file:
-                facts = json.loads((file.metadata() or {}).get("card", "{}"))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
-        except SafetensorError as error:
-            raise ValueError(f"{path} is no safetensors file: {error}") from error
-        if facts.get("format") != FORMAT or facts.get("schema_version") != 1:
-            raise ValueError(f"{path} is no identity card of schema 1")
-        expires = facts["expires"]
-        card = cls(
-            words=tensors["words"],
-            visual_tokens=tensors["visual_tokens"],
-            adapter_hash=facts["adapter_hash"],
-            base_hash=facts["base_hash"],
-            consent=facts["consent"],
-            created=datetime.fromisoformat(facts["created"]),
-            expires=None if expires is None else datetime.fromisoformat(expires),
-            photos=facts["photos"],
-        )
+        facts = cls.read_facts(path)
+        with safe_open(path, framework="pt") as file:
+            tensors = {name: file.get_tensor(name) for name in ("words", "visual_tokens")}
+        card = cls(**tensors, **facts)
         card.check_date(now)
         return card
+
+    @staticmethod
+    def read_facts(path: Path) -> dict[str, Any]:
+        """Returns all fields but the tensors, which are not read: who, until when, of which model.
+
+        Raises:
+            ValueError: It is no card, is damaged or of a newer schema.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        try:
+            with safe_open(path, framework="np") as file:
+                facts = json.loads((file.metadata() or {}).get("card", "{}"))
+        except (SafetensorError, OSError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is no safetensors file: {error}") from error
+        if facts.get("format") != FORMAT or facts.get("schema_version") not in (1, SCHEMA):
+            raise ValueError(f"{path} is no identity card of schema 1 or {SCHEMA}")
+        if missing := CARD_FACTS - facts.keys():
+            raise ValueError(f"{path} is damaged: its header lacks {', '.join(sorted(missing))}")
+        created, expires = datetime.fromisoformat(facts["created"]), facts["expires"]
+        consent = facts["consent"]
+        if isinstance(consent, str):
+            consent = Consent.of(consent.strip() or "not stated", given=created.date())
+        return {
+            "adapter_hash": facts["adapter_hash"],
+            "base_hash": facts["base_hash"],
+            "consent": Consent.model_validate(consent),
+            "created": created,
+            "expires": None if expires is None else datetime.fromisoformat(expires),
+            "photos": facts["photos"],
+        }
 
     def check_date(self, now: datetime | None = None) -> None:
         """Raises a ValueError if the card has expired."""
@@ -109,10 +129,10 @@ class IdentityCard:
     def _facts(self) -> dict[str, Any]:
         return {
             "format": FORMAT,
-            "schema_version": 1,
+            "schema_version": SCHEMA,
             "adapter_hash": self.adapter_hash,
             "base_hash": self.base_hash,
-            "consent": self.consent,
+            "consent": self.consent.model_dump(mode="json"),
             "created": self.created.isoformat(),
             "expires": None if self.expires is None else self.expires.isoformat(),
             "photos": self.photos,

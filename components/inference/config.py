@@ -89,13 +89,16 @@ class PhotoRules(StrictConfig):
 
 
 class BatchConfig(StrictConfig):
-    """How a file of requests is worked off.
+    """How a batch of requests is worked off.
 
     Attributes:
         dials: What a request's own dials are laid over.
         negative_prompt: For requests that have none.
         photo_rules: See `PhotoRules`.
-        photos_root: Folder below which the requests' photos lie; None takes the folder of the requests file.
+        photos_root: Folder or URL below which the requests' photos lie; None takes that of the requests.
+        photo_urls: Prefixes of URLs that a request's photos may have, e.g. ("s3://bucket/photos",); none by
+            default: a request must not make this machine read whatever it can reach.
+        thumbnail_px: Longest side of the thumbnails that the summary shows; 0 makes none.
         batch_size: Pictures that are denoised together.
         workers: Actors, each with a model of its own; None takes one a GPU, or one for each two CPUs.
         max_prompt_characters: A longer prompt is an error of its request.
@@ -106,6 +109,8 @@ class BatchConfig(StrictConfig):
     negative_prompt: str = ""
     photo_rules: PhotoRules = PhotoRules()
     photos_root: str | None = None
+    photo_urls: tuple[str, ...] = ()
+    thumbnail_px: int = Field(default=96, ge=0, le=512)
     batch_size: int = Field(default=8, ge=1, le=256)
     workers: int | None = Field(default=None, ge=1)
     max_prompt_characters: int = Field(default=1000, ge=1)

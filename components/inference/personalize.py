@@ -19,6 +19,8 @@ from components.inference.attachment import attach
 from components.inference.card import IdentityCard, combine_cards
 from components.inference.conditions import Persons, make_rows, shared_key
 from components.inference.config import Dials, PhotoRules
+from components.inference.consent import Consent
+from components.inference.likeness import Likeness
 from components.inference.photo import PhotoLike, crop_identity, crop_start, read_photo
 from components.inference.provenance import recipe, with_recipe
 from components.model import (
@@ -59,6 +61,7 @@ class Personalizer:
         self._extractor, self.face, self.rules = extractor, face or FaceConfig(), rules or PhotoRules()
         self.model_version = model_version
         self._tools: tuple[Any, Any] | None = None
+        self._likeness: Likeness | None = None
         self._img2img: Any = None
 
     @classmethod
@@ -108,7 +111,7 @@ class Personalizer:
     def card(
         self,
         photos: PhotoLike | Sequence[PhotoLike],
-        consent: str = "not stated",
+        consent: Consent | str = "not stated",
         expires: datetime | None = None,
         combine: Literal["mean", "stack"] = "mean",
     ) -> IdentityCard:
@@ -116,7 +119,7 @@ class Personalizer:
 
         Args:
             photos: Paths, file contents, RGB arrays or Pillow images.
-            consent: What the person agreed to.
+            consent: Who agreed to what, and when; words alone are the purpose of an unnamed person.
             expires: From when on the card is refused.
             combine: How several photos make one card; see `combine_cards`.
 
@@ -140,6 +143,18 @@ class Personalizer:
         pipe = self.attachment.pipe
         size = pipe.unet.config.sample_size * pipe.vae_scale_factor
         return crop_start(read_photo(photo, self.rules), self._face_tools()[0], size, self.rules)
+
+    def similarity(self, photo: PhotoLike, pictures: Sequence[Image.Image]) -> list[float | None]:
+        """Returns how alike each picture is to the photo (see `Likeness`); None where it shows no face.
+
+        Raises:
+            ValueError: The photo cannot be used, or neither face settings nor base have an identity network.
+        """
+        if self._likeness is None:
+            base = Path(self.attachment.pipe.name_or_path or "nowhere")
+            self._likeness = Likeness.load(self.face, base if base.is_dir() else None, self._face_tools()[0])
+        shown = [np.asarray(picture.convert("RGB")) for picture in pictures]
+        return self._likeness(read_photo(photo, self.rules), shown)
 
     def _face_tools(self) -> tuple[Any, Any]:
         if self._tools is None:  # a caller with finished cards needs none of them

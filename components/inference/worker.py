@@ -1,4 +1,4 @@
-"""The worker of a batch: loads the model once, then turns requests into pictures.
+"""The worker of a batch: loads the model once, then turns slices of requests into pictures.
 
 A Ray Data actor, or a plain object. A fault of one request is its own error row; the others of its slice
 are drawn all the same.
@@ -13,13 +13,16 @@ import pyarrow as pa
 
 from components.core import RuntimeConfig
 from components.face import FaceConfig
+from components.inference.card import IdentityCard
 from components.inference.config import BatchConfig, Dials
+from components.inference.consent import Consent
+from components.inference.photo_places import photo_bytes
 from components.inference.provenance import encode_png
 from components.model import ModelConfig
 
 logger = logging.getLogger(__name__)
 Row = dict[str, Any]
-RESULT = pa.schema([("line", pa.int64()), ("error", pa.string()), ("pngs", pa.list_(pa.binary()))])
+RESULT = pa.schema([("number", pa.int64()), ("error", pa.string()), ("pngs", pa.list_(pa.binary()))])
 
 
 class PictureWorker:
@@ -44,11 +47,11 @@ class PictureWorker:
         )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Takes a Ray Data batch with a column "work" (JSON), gives rows of `RESULT`."""
-        rows = [json.loads(work) for work in batch["work"].to_pylist()]
+        """Takes a batch with a column "work" (JSON lists of requests), gives rows of `RESULT`."""
+        rows = [row for work in batch["work"].to_pylist() for row in json.loads(work)]
         drawn = self.draw(rows)
         columns = {
-            "line": [row["line"] for row in rows],
+            "number": [row["number"] for row in rows],
             "error": [found if isinstance(found, str) else "" for found in drawn],
             "pngs": [[] if isinstance(found, str) else found for found in drawn],
         }
@@ -93,9 +96,12 @@ class PictureWorker:
 
     def _prepare(self, row: Row) -> tuple[Any, Any]:
         """The row's identity card, and the picture it starts from if it has a strength."""
-        paths = [Path(path) for path in row["photos"]]
-        card = self.personalizer.card(paths, consent=row["consent"])
-        return card, self.personalizer.start_image(paths[0]) if row["dials"]["strength"] else None
+        if row["card"]:
+            return IdentityCard.load(Path(row["card"])), None
+        max_mb = self.config.photo_rules.max_file_mb
+        photos = [photo_bytes(place, max_mb) for place in row["photos"]]
+        card = self.personalizer.card(photos, consent=Consent.model_validate(row["consent"]))
+        return card, self.personalizer.start_image(photos[0]) if row["dials"]["strength"] else None
 
     def _guard(self, row: Row, do: Any) -> Any:
         try:

@@ -9,28 +9,62 @@ from typing import TYPE_CHECKING, Any
 from components.registry.config import GateThresholds, RegistryConfig, ServingLimits
 
 if TYPE_CHECKING:
+    from components.registry.answers import answer_of, log_fault, one_line
+    from components.registry.engine import Drawn, Engine, Job, PersonalizerEngine, Result, load_engine
     from components.registry.gate import ChampionFigures, Decision, decide
+    from components.registry.package import Package, read_package
+    from components.registry.request import Request, decode_photo, parse_request, request_schema
     from components.registry.resolved import ResolvedModel, resolve
     from components.registry.stage import promote
 
 _HOME = {
     "ChampionFigures": "gate",
     "Decision": "gate",
+    "Drawn": "engine",
+    "Engine": "engine",
+    "Job": "engine",
+    "Package": "package",
+    "PersonalizerEngine": "engine",
+    "Request": "request",
     "ResolvedModel": "resolved",
+    "Result": "engine",
+    "answer_of": "answers",
     "decide": "gate",
+    "decode_photo": "request",
+    "load_engine": "engine",
+    "log_fault": "answers",
+    "one_line": "answers",
+    "parse_request": "request",
     "promote": "stage",
+    "read_package": "package",
+    "request_schema": "request",
     "resolve": "resolved",
 }
 
 __all__ = [
     "ChampionFigures",
     "Decision",
+    "Drawn",
+    "Engine",
     "GateThresholds",
+    "Job",
+    "Package",
+    "PersonalizerEngine",
     "RegistryConfig",
+    "Request",
     "ResolvedModel",
+    "Result",
     "ServingLimits",
+    "answer_of",
     "decide",
+    "decode_photo",
+    "load_engine",
+    "log_fault",
+    "one_line",
+    "parse_request",
     "promote",
+    "read_package",
+    "request_schema",
     "resolve",
 ]
 

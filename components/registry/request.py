@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from components.inference import Consent
 from components.registry.config import ServingLimits
 
 PHOTO_FORMATS = ("JPEG", "PNG", "WEBP")
@@ -40,23 +41,29 @@ class Request(BaseModel):
 
     Attributes:
         photo: The photo's file (JPEG, PNG or WebP) as standard base64.
-        consent: What the person in the photo agreed to, in words; a request without it is refused.
+        consent: Who agreed to what, and when (`person`, `purpose`, `given`); a photo without it is refused.
+        card: ID of a kept identity card, in place of photo and consent.
         prompt: What to show; S* is the person.
         negative_prompt: What not to show.
         seed: Seed of the first picture; the next ones count up.
         pictures: How many.
         dials: See `RequestDials`.
+        strength: Image-to-image: starts from the photo, this far noised.
+        similarity: Whether to say how alike each picture is to the photo.
     """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
-    photo: str
-    consent: str = Field(min_length=1, max_length=500)
+    photo: str | None = None
+    consent: Consent | None = None
+    card: str | None = Field(default=None, pattern=r"^[0-9a-f]{32}$")
     prompt: str
     negative_prompt: str = ""
     seed: int = Field(default=0, ge=0, lt=SEED_LIMIT)
     pictures: int = Field(default=1, ge=1)
     dials: RequestDials = RequestDials()
+    strength: float | None = Field(default=None, gt=0, le=1)
+    similarity: bool = False
 
     @property
     def seeds(self) -> list[int]:
@@ -104,15 +111,48 @@ def parse_request(value: Any, limits: ServingLimits) -> Request:
     ):
         if found > most:
             raise ValueError(f"{name}: {found} is above the limit of {most}")
-    for name in ("prompt", "consent"):
-        if not getattr(request, name).strip():
-            raise ValueError(f"{name}: is empty")
+    purpose = "" if request.consent is None else request.consent.purpose
+    for name, text in (
+        ("prompt", request.prompt),
+        ("negative_prompt", request.negative_prompt),
+        ("purpose", purpose),
+    ):
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise ValueError(f"{name}: holds half a character (a lone surrogate)")
+    if not request.prompt.strip():
+        raise ValueError("prompt: is empty")
+    _check_person(request)
     return request
+
+
+def _check_person(request: Request) -> None:
+    """Refuses a request that does not say who is meant, or rests on no consent; raises ValueError."""
+    if (request.photo is None) == (request.card is None):
+        raise ValueError("photo: who is meant? send photo and consent, or card")
+    if request.photo is not None and request.consent is None:
+        raise ValueError("consent: Field required with a photo: person, purpose, given")
+    if request.consent is not None:
+        request.consent.check_named()
+    if request.card is not None:
+        for name, there in (
+            ("consent", request.consent is not None),
+            ("strength", request.strength is not None),
+            ("similarity", request.similarity),
+        ):
+            if there:
+                raise ValueError(f"{name}: belongs to a photo; this request names a card")
+
+
+def request_schema() -> dict[str, Any]:
+    """Returns the JSON schema of a request, for callers that check before they send."""
+    schema = Request.model_json_schema()
+    one_of = [{"required": ["photo", "consent"]}, {"required": ["card"]}]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema"} | schema | {"oneOf": one_of}
 
 
 def _fault_line(error: ValidationError) -> str:
     """Returns all faults in one line, without what was sent; names of unknown fields are cut."""
-    known = {*Request.model_fields, *RequestDials.model_fields}
+    known = {*Request.model_fields, *RequestDials.model_fields, *Consent.model_fields}
     faults = []
     for fault in error.errors(include_url=False, include_context=False, include_input=False):
         parts = [str(part) if part in known else repr(str(part)[:40]) for part in fault["loc"]]

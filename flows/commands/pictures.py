@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.commands.options import OK, add_command
-from flows.dials import DIALS, parse_date
+from flows.dials import DIALS, parse_date, read_consent
 
 
 def add_commands(commands: Any) -> None:
@@ -20,7 +20,9 @@ def _add_subject(command: argparse.ArgumentParser) -> None:
         "--photo", type=Path, nargs="+", default=[], help="photos of the person, one or several"
     )
     command.add_argument("--card", type=Path, nargs="+", default=[], help="identity cards instead of photos")
+    command.add_argument("--person", help="ID of the person in the photos; `photoverse forget` finds it")
     command.add_argument("--consent", default="not stated", help="what the person in the photos agreed to")
+    command.add_argument("--consent-date", help="when, e.g. 2031-05-01 (default: today)")
     command.add_argument("--model", help="adapter.safetensors or a model URI (default: the champion)")
     command.add_argument("--profile", default="portraits", help="(default: %(default)s)")
     command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")
@@ -32,7 +34,7 @@ def _subject(options: argparse.Namespace, expires: str | None = None) -> Any:
     return Subject(
         photos=tuple(photo.resolve() for photo in options.photo),
         cards=tuple(card.resolve() for card in options.card),
-        consent=options.consent,
+        consent=read_consent(options.person, options.consent, options.consent_date),
         expires=parse_date(expires),
         model=options.model,
         profile=options.profile,
@@ -52,7 +54,10 @@ def _add_personalize(commands: Any) -> None:
     command.add_argument("--out", type=Path, default=Path("out"), help="folder (default: %(default)s)")
     command.add_argument("--seed", type=int, default=0, help="of the first picture (default: %(default)s)")
     command.add_argument("--num-images", type=int, default=1, help="how many (default: %(default)s)")
-    command.add_argument("--save-card", type=Path, help="keep the person's identity card in this file")
+    command.add_argument("--save-card", type=Path, help="write the person's identity card to this file")
+    command.add_argument(
+        "--keep-card", action="store_true", help="keep the card among the team's; prints its ID for requests"
+    )
     command.add_argument("--expires", help="date from when on that card is refused, e.g. 2031-12-31")
     dials = command.add_argument_group("dials", "over those of the profile")
     for name, read, words in DIALS:
@@ -71,9 +76,10 @@ def _personalize(options: argparse.Namespace) -> int:
         num_images=options.num_images,
         dials={name: getattr(options, name) for name, *_ in DIALS if getattr(options, name) is not None},
         save_card=options.save_card and options.save_card.resolve(),
+        keep_card=options.keep_card,
     )
-    for file in personalize_one(wish):
-        print(file)
+    for line in personalize_one(wish):
+        print(line)
     return OK
 
 

@@ -104,11 +104,14 @@ def photo_uint8() -> np.ndarray:
     return portrait(800_000, 0, 128).image_uint8
 
 
+CONSENT = {"person": "drawn-800000", "purpose": "a test", "given": "2026-01-01"}
+
+
 def request_of(photo_uint8: np.ndarray, **changed) -> dict:
     buffer = io.BytesIO()
     Image.fromarray(photo_uint8).save(buffer, format="PNG")
     photo = base64.b64encode(buffer.getvalue()).decode()
-    return {"photo": photo, "consent": "a drawn person", "prompt": "a photo of S*", "seed": 3} | changed
+    return {"photo": photo, "consent": CONSENT, "prompt": "a photo of S*", "seed": 3} | changed
 
 
 def pixels(picture: str) -> np.ndarray:

@@ -87,5 +87,5 @@ def test_a_card_of_schema_version_1_loads_and_fits_its_adapter(loaded):
     with torch.no_grad():
         words = loaded.text_words(wave(1, 2, 2, 16))[0]
     torch.testing.assert_close(card.words, words, atol=1e-4, rtol=1e-3)
-    assert card.consent == "drawn by a formula"
+    assert card.consent.purpose == "drawn by a formula"
     assert card.created == datetime(2026, 1, 1, tzinfo=UTC)

@@ -95,7 +95,7 @@ def test_one_photo_becomes_pictures_that_three_lines_of_python_draw_too(adapter,
     out, card = tmp_path / "out", tmp_path / "me.safetensors"
     words = ["personalize", "--photo", photo, "--prompt", PROMPT, "--out", out, "--model", adapter, *QUICK]
     words += ["--seed", 7, "--num-images", 2, "--sigma", 0.8]
-    words += ["--save-card", card, "--consent", "my own photo", "--expires", "2999-12-31"]
+    words += ["--save-card", card, "--person", "anna", "--consent", "my own photo", "--expires", "2999-12-31"]
     command = [sys.executable, "-m", "flows.cli", *map(str, words)]
     code, printed, shown = in_a_terminal(command)
     assert code == OK, shown
@@ -110,7 +110,11 @@ def test_one_photo_becomes_pictures_that_three_lines_of_python_draw_too(adapter,
     assert recipe["adapter_sha256"] == sha256_file(adapter)
     assert Dials.model_validate_json(json.dumps(recipe["dials"])) == dials
     kept = IdentityCard.load(card)
-    assert (kept.consent, kept.expires) == ("my own photo", datetime(2999, 12, 31, tzinfo=UTC))
+    assert (kept.consent.person, kept.consent.purpose) == ("anna", "my own photo")
+    assert (kept.consent.given, kept.expires) == (
+        datetime.now(UTC).date(),
+        datetime(2999, 12, 31, tzinfo=UTC),
+    )
 
     me = Personalizer.load(adapter)
     pictures = me.generate([me.card(photo)] * 2, [PROMPT] * 2, [7, 8], dials)
@@ -230,7 +234,7 @@ def test_what_cannot_be_is_refused_before_anything_is_loaded(photo, card, capsys
         ([], "who is meant? give --photo"),
         (["--photo", photo, "--card", card], "both say who is meant"),
         (["--card", card, "--strength", "0.5"], "--strength starts from a photo"),
-        (["--card", card, "--save-card", "x.safetensors"], "--save-card keeps the card of a photo"),
+        (["--card", card, "--save-card", "x.safetensors"], "keep the card of a photo"),
         (["--photo", photo, "--sigma", "9"], "sigma: Input should be less than or equal to 4"),
         (["--photo", photo, "--sigma-schedule", "0.2:1"], "must start at share 0"),
         (["--photo", photo, "--m", "1", "--m-levels", "1"], "say different things of m"),

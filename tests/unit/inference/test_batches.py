@@ -22,7 +22,8 @@ def write(path: Path, *lines) -> Path:
 
 
 def request(i: int = 0, **values) -> dict:
-    return {"id": f"r{i}", "photo": "a.png", "prompt": "a photo of S*", "seed": i} | values
+    who = {"person": "anna", "purpose": "a test", "given": "2026-01-01"}
+    return {"id": f"r{i}", "photo": "a.png", "prompt": "a photo of S*", "seed": i, "consent": who} | values
 
 
 @pytest.fixture
@@ -43,9 +44,9 @@ def run(folder, adapter_file, model_config, monkeypatch):
         import pyarrow as pa
 
         worker = PictureWorker(str(adapter), settings)
-        drawn.append([json.loads(text)["id"] for text in work])
-        for at in range(0, len(work), config.batch_size):
-            yield from worker(pa.table({"work": work[at : at + config.batch_size]})).to_pylist()
+        drawn.append(sorted(row["id"] for text in work for row in json.loads(text)))
+        for text in work:
+            yield from worker(pa.table({"work": [text]})).to_pylist()
 
     monkeypatch.setattr(batch, "_ray_rows", in_process)
     monkeypatch.setattr(batch, "ray_session", __import__("contextlib").nullcontext)
@@ -67,7 +68,9 @@ def run(folder, adapter_file, model_config, monkeypatch):
 
 
 def rows(record) -> list[LedgerRow]:
-    return [LedgerRow.model_validate_json(line) for line in Path(record.ledger).read_text().splitlines()]
+    """The rows of the last run, in the order of the file."""
+    found = Ledger(Path(record.folder)).rows()
+    return sorted((row for row in found if row.run == found[-1].run), key=lambda row: row.line)
 
 
 def test_each_request_ends_once_as_pictures_or_as_an_error_row(folder, run, adapter_file):
@@ -160,23 +163,24 @@ def test_a_photo_that_changed_is_drawn_again(folder, run):
 
 def test_a_killed_run_has_lost_nothing_that_it_finished(folder, run, monkeypatch):
     file = write(folder / "requests.jsonl", *[request(i) for i in range(4)])
-    settle, settled = batch._settle, []
+    settle, settled = batch._finish, []
 
-    def killed(line, result, out):
+    def killed(line, result, out, thumbnail_px):
         if len(settled) == 2:
             raise KeyboardInterrupt
         settled.append(line.id)
-        return settle(line, result, out)
+        return settle(line, result, out, thumbnail_px)
 
-    monkeypatch.setattr(batch, "_settle", killed)
+    monkeypatch.setattr(batch, "_finish", killed)
     with pytest.raises(KeyboardInterrupt):
         run(file)
-    assert not (folder / "out" / "ledger.jsonl").exists()
-    monkeypatch.setattr(batch, "_settle", settle)
+    monkeypatch.setattr(batch, "_finish", settle)
     record = run(file)
     assert run.drawn[1] == ["r2", "r3"]
     assert (record.done, record.skipped) == (4, 2)
-    assert not (folder / "out" / "ledger.partial.jsonl").exists()
+    assert sorted(row.id for row in Ledger(folder / "out").rows() if row.status == "done") == [
+        *("r0", "r1", "r2", "r3")
+    ]
 
 
 def test_a_picture_is_the_same_whatever_else_is_asked_for(folder, run):
@@ -254,9 +258,19 @@ def test_half_a_line_of_a_killed_run_is_ignored(tmp_path):
     (tmp_path / "p.png").touch()
     ledger.append(LedgerRow(line=1, id="a", status="done", files=("p.png",), request_hash="h1"))
     ledger.append(LedgerRow(line=2, id="b", status="done", files=("gone.png",), request_hash="h2"))
-    with ledger.partial.open("a") as file:
+    with ledger.path.open("a") as file:
         file.write('{"line": 3, "id": "c", "sta')
-    assert list(ledger.done()) == ["h1"]
+    ledger.append(LedgerRow(line=4, id="d", status="done", files=("p.png",), request_hash="h4"))
+    assert [row.id for row in ledger.rows()] == ["a", "b", "d"]
+    assert list(ledger.done()) == ["h4"]  # it drew over the picture of h1
+
+
+def test_old_work_is_not_taken_for_done_when_its_file_was_drawn_over(folder, run):
+    file = write(folder / "requests.jsonl", request(0))
+    run(file)
+    run(write(file, request(0, prompt="S* with a hat")))
+    run(write(file, request(0)))
+    assert run.drawn == [["r0"]] * 3
 
 
 def test_the_real_thing_with_ray_data_actors(folder, adapter_file, model_config):

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import torch
 
-from components.inference import IdentityCard, combine_cards
+from components.inference import Consent, IdentityCard, combine_cards
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -16,7 +16,7 @@ def make_card(seed: int = 0, **facts) -> IdentityCard:
         "visual_tokens": torch.randn(4, 8, generator=generator),
         "adapter_hash": "a" * 64,
         "base_hash": "b" * 16,
-        "consent": "my own photo",
+        "consent": Consent(person="anna", purpose="my own photo"),
         "created": NOW,
     }
     return IdentityCard(**values | facts)

@@ -24,7 +24,7 @@ def differ(a, b) -> int:
 def test_a_photo_becomes_a_card_and_pictures(personalizer, photos, adapter_file):
     card = personalizer.card(photos[0], consent="drawn")
     assert card.words.shape == (3, 32)
-    assert card.consent == "drawn"
+    assert card.consent.purpose == "drawn"
     assert card.adapter_hash == sha256_file(adapter_file)
     image = personalizer.generate([card], ["a photo of S*"], [0], FEW)[0]
     assert image.size == (64, 64)

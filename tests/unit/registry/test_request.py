@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from components.registry.config import ServingLimits
-from components.registry.request import decode_photo, parse_request, parse_requests
+from components.registry.request import Request, decode_photo, parse_request, parse_requests, request_schema
 
 LIMITS = ServingLimits(photo_bytes=100_000, photo_pixels=1_000_000, pictures=4, requests=2, steps=50)
 
@@ -21,7 +21,9 @@ def photo(kind="PNG", size=(8, 6), exif=None) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-GOOD = {"photo": "QUJD", "consent": "own photo", "prompt": "a photo of S*"}
+CONSENT = {"person": "anna", "purpose": "own photo", "given": "2026-01-01"}
+BY_CARD = {"photo": None, "consent": None, "card": "f" * 32}
+GOOD = {"photo": "QUJD", "consent": CONSENT, "prompt": "a photo of S*"}
 
 
 def test_a_minimal_request_gets_the_defaults():
@@ -41,8 +43,25 @@ def test_seeds_count_up():
         ({"prompt": 7}, "prompt: Input should be a valid string"),
         ({"prompt": " \n"}, "prompt: is empty"),
         ({"consent": ""}, "consent"),
-        ({"consent": "  "}, "consent: is empty"),
         ({"consent": True}, "consent"),
+        ({"consent": None}, "consent: Field required with a photo"),
+        ({"consent": {"person": "anna"}}, "consent.purpose: Field required"),
+        ({"consent": CONSENT | {"purpose": "  "}}, "consent.purpose: Value error, is empty"),
+        ({"consent": CONSENT | {"person": "a b"}}, "consent.person"),
+        ({"consent": {"purpose": "x"}}, "needs the person's ID"),
+        ({"consent": CONSENT | {"given": "2999-01-01"}}, "in the future"),
+        ({"consent": CONSENT | {"given": "soon"}}, "consent.given"),
+        ({"strength": 0}, "strength"),
+        ({"strength": float("nan")}, "strength"),
+        ({"similarity": 1}, "similarity"),
+        ({"card": "f" * 32}, "photo: who is meant?"),
+        ({"card": "../x"}, "card"),
+        (
+            {"photo": None, "consent": None, "card": "f" * 32, "similarity": True},
+            "similarity: belongs to a photo",
+        ),
+        ({"photo": None, "consent": None, "card": "f" * 32, "strength": 0.5}, "strength: belongs to a photo"),
+        ({"photo": None, "card": "f" * 32}, "consent: belongs to a photo"),
         ({"prompt": "x" * 1001}, "characters of prompt: 1001 is above"),
         ({"seed": -1}, "seed"),
         ({"seed": True}, "seed"),
@@ -58,6 +77,7 @@ def test_seeds_count_up():
         ({"dials": {"num_inference_steps": 51}}, "num_inference_steps: 51 is above"),
         ({"dials": []}, "dials"),
         ({"photo": None}, "photo"),
+        ({"prompt": "\ud800"}, "prompt"),
     ],
 )
 def test_each_fault_is_one_line_that_names_the_field(changed, complaint):
@@ -67,9 +87,12 @@ def test_each_fault_is_one_line_that_names_the_field(changed, complaint):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("missing", ["photo", "consent", "prompt"])
-def test_what_is_needed_is_asked_for(missing):
-    with pytest.raises(ValueError, match=f"{missing}: Field required"):
+@pytest.mark.parametrize(
+    ("missing", "words"),
+    [("photo", "who is meant"), ("consent", "Field required"), ("prompt", "Field required")],
+)
+def test_what_is_needed_is_asked_for(missing, words):
+    with pytest.raises(ValueError, match=f"{missing}: .*{words}"):
         parse_request({key: value for key, value in GOOD.items() if key != missing}, LIMITS)
 
 
@@ -144,6 +167,14 @@ def bomb() -> str:
 def test_bad_photos_are_refused_in_one_line(sent, complaint):
     with pytest.raises(ValueError, match=complaint):
         decode_photo(sent, LIMITS)
+
+
+def test_the_schema_says_what_the_door_checks():
+    schema = request_schema()
+    assert set(schema["properties"]) == set(Request.model_fields)
+    assert schema["additionalProperties"] is False
+    assert {"required": ["card"]} in schema["oneOf"]
+    assert schema["$defs"]["Consent"]["required"] == ["purpose"]
 
 
 json_like = st.recursive(

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.registry.answers import one_line
 from components.registry.config import ServingLimits
-from components.registry.served import Service, ServiceError, one_line, registered_as
+from components.registry.engine import Drawn
+from components.registry.served import Service, ServiceError, registered_as
 
 PICTURE = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3))
 
@@ -18,13 +20,21 @@ def sent(**changed):
     PICTURE.save(buffer, format="PNG")
     return {
         "photo": base64.b64encode(buffer.getvalue()).decode(),
-        "consent": "own",
+        "consent": {"person": "anna", "purpose": "a test"},
         "prompt": "a photo of S*",
     } | changed
 
 
-def service(engine):
-    return Service(engine, ServingLimits(), "7")
+def service(draw):
+    """A service whose engine calls `draw(photo_uint8, request)` for each job."""
+
+    def one(job):
+        try:
+            return Drawn(draw(job.photo_uint8, job.request))
+        except Exception as error:  # noqa: BLE001 - as an engine does
+            return error
+
+    return Service(lambda jobs: [one(job) for job in jobs], ServingLimits(), "7")
 
 
 def invert(photo_uint8, request):

@@ -1,0 +1,74 @@
+"""Commands about people's rights: cards, forget."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from flows.commands.options import FAILED, OK, add_command
+from flows.environment import PROJECT
+
+
+def add_commands(commands: Any) -> None:
+    """Adds this file's commands to the parser."""
+    _add_cards(commands)
+    _add_forget(commands)
+
+
+def _add_cards(commands: Any) -> None:
+    details = "Who agreed to what and when, and until when each card is kept. Expired cards are removed."
+    command = add_command(commands, "cards", _cards, "list the identity cards that are kept", details)
+    command.add_argument("--person", help="only this person's")
+    command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")
+
+
+def _cards(options: argparse.Namespace) -> int:
+    from components.inference import CardStore
+
+    store = CardStore(PROJECT / options.root / "people")
+    for gone in store.sweep():
+        print(f"{gone.id}  {gone.consent.person}: expired on {gone.expires:%Y-%m-%d}, removed")
+    kept = [one for one in store.all() if options.person in (None, one.consent.person)]
+    for one in kept:
+        until = f"until {one.expires:%Y-%m-%d}" if one.expires else "until forgotten"
+        print(f"{one.id}  {one.consent.person}: {one.consent.purpose} (given {one.consent.given}), {until}")
+    print(f"{len(kept)} cards in {store.cards}")
+    return OK
+
+
+def _add_forget(commands: Any) -> None:
+    details = (
+        "Removes the person's cards (kept ones, and files below the folders), the pictures and thumbnails of "
+        "all batches, lists what went, looks again, and ends with 1 if anything is left. Consents that were "
+        "given until today are withdrawn: a nightly batch will not draw the person again."
+    )
+    command = add_command(
+        commands, "forget", _forget, "remove everything that is kept of a person, with proof", details
+    )
+    command.add_argument("--person", required=True, help="the ID that the consents name")
+    command.add_argument(
+        "--also",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="more folders to look in",
+    )
+    command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")
+
+
+def _forget(options: argparse.Namespace) -> int:
+    from components.inference import CardStore, forget_person
+
+    for folder in options.also:
+        if not folder.is_dir():
+            raise ValueError(f"--also: there is no folder {folder}")
+    root = PROJECT / options.root
+    proof = forget_person(options.person, CardStore(root / "people"), [root, *options.also])
+    for path in proof.removed:
+        print(f"removed {path}")
+    for path in proof.left:
+        print(f"STILL THERE {path}")
+    print(
+        f"{len(proof.removed)} files of {proof.person} removed, {len(proof.left)} left; the audit log says so"
+    )
+    return FAILED if proof.left else OK
