@@ -147,7 +147,23 @@ def resolve(
         values["name"] = name
     values.setdefault("name", f"{file.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     source = f"profile {profile!r}" + (" with flow parameters" if overrides or name else "")
-    return PipelineConfig.parse(_keep_together(values), source=source)
+    return PipelineConfig.parse(_keep_together(_on_cluster(values)), source=source)
+
+
+def _on_cluster(values: dict[str, Any]) -> dict[str, Any]:
+    """Makes the config of a run on a Ray cluster fit it: stages join the cluster, and paths are whole.
+
+    A job runs in a copy of the project, in a folder of its own on some node: what it wrote below a relative
+    root would be lost there.
+    """
+    if (values.get("runner") or {}).get("kind") != "ray-job":
+        return values
+    named = {"root": "runs"} | {key: values[key] for key in ("root", "photos", "requests") if values.get(key)}
+    places = {key: path if "://" in path else str(PROJECT / path) for key, path in named.items()}
+    runtime = values.get("runtime") or {}
+    if runtime.get("ray_address", "local") == "local":
+        runtime = {**runtime, "ray_address": "auto"}
+    return values | places | {"runtime": runtime}
 
 
 def _keep_together(values: dict[str, Any]) -> dict[str, Any]:
@@ -207,7 +223,7 @@ def reopen_run(name: str, root: str = "runs", overrides: Mapping[str, Any] | Non
     stored = PROJECT / root / name / "config.yaml"
     if not stored.is_file():
         raise ValueError(f"no run {name!r} in {root}: {stored} is missing")
-    values = deep_merge(load_yaml(stored), overrides or {})
+    values = _on_cluster(deep_merge(load_yaml(stored), overrides or {}))
     return PipelineConfig.parse(values, source=f"run {name!r} with flow parameters")
 
 

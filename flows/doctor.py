@@ -1,61 +1,51 @@
-"""`photoverse doctor`: what this machine and this installation lack, each finding with its mend."""
+"""`photoverse doctor`: what this machine and this installation lack, each finding with its mend.
+
+Here: what is looked at, and the machine itself. Services and weights are in files of their own.
+"""
 
 import os
 import shutil
+import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
+from flows.config import resolve
+from flows.doctor_services import ports, services
+from flows.doctor_weights import weights
 from flows.environment import PROJECT, cores
+from flows.findings import Finding, as_json, say
+
+__all__ = ["Finding", "as_json", "examine", "say"]
 
 GIB = 2**30
-BASE_PARTS = ("model_index.json", "unet", "vae", "text_encoder", "tokenizer", "scheduler")
 MIN_FREE_DISK_GIB, MIN_MEMORY_GIB = 3, 8
+CGROUP_MEMORY = Path("/sys/fs/cgroup/memory.max")
+Looks = Callable[[], Iterator[Finding]]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing looked at.
+def examine(profile: str = "portraits", settings: Mapping[str, Any] | None = None) -> list[Finding]:
+    """Looks at everything and returns what was found; a look that fails is a finding too.
 
-    Attributes:
-        subject: What was looked at.
-        found: What was found.
-        mend: What to do about it; empty when all is well.
+    Args:
+        profile: Whose weights and services to look for.
+        settings: Values over the profile's.
     """
-
-    subject: str
-    found: str
-    mend: str = ""
-
-
-def examine(profile: str = "portraits") -> list[Finding]:
-    """Looks at everything and returns what was found; a look that fails is a finding too."""
-    looks: tuple[Callable[[], Iterator[Finding]], ...] = (
-        _python, _versions, _compiler, _disk, _memory, _devices, lambda: _weights(profile),
-    )  # fmt: skip
+    looks: dict[str, Looks] = {
+        "Python": _python, "packages": _versions, "C++ compiler": _compiler, "free disk": _disk,
+        "memory": _memory, "devices": _devices, "ports": ports,
+        "weights": lambda: weights(resolve(profile, settings, name="doctor")),
+        "services": lambda: services(resolve(profile, settings, name="doctor")),
+    }  # fmt: skip
     findings: list[Finding] = []
-    for look in looks:
+    for subject, look in looks.items():
         try:
             findings += look()
         except Exception as error:  # noqa: BLE001 - a doctor must not fall ill
-            findings.append(
-                Finding(getattr(look, "__name__", "look"), f"{type(error).__name__}: {error}", "see above")
-            )
+            findings.append(Finding(subject, f"{type(error).__name__}: {error}", "see the message"))
     return findings
-
-
-def say(findings: list[Finding]) -> str:
-    """Returns the findings as lines for people."""
-    width = max(len(finding.subject) for finding in findings)
-    lines = []
-    for finding in findings:
-        lines.append(f"{'--' if finding.mend else 'ok'}  {finding.subject:<{width}}  {finding.found}")
-        if finding.mend:
-            lines.append(f"    {'':<{width}}  mend: {finding.mend}")
-    sick = sum(bool(finding.mend) for finding in findings)
-    return "\n".join([*lines, f"{sick} to mend" if sick else "all well"])
 
 
 def _python() -> Iterator[Finding]:
@@ -108,10 +98,14 @@ def _memory() -> Iterator[Finding]:
     import psutil
 
     memory = psutil.virtual_memory()
-    enough = memory.total / GIB >= MIN_MEMORY_GIB - 0.5
-    mend = "" if enough else f"the demo needs {MIN_MEMORY_GIB} GiB"
+    total = memory.total
+    with_limit = CGROUP_MEMORY.read_text().strip() if CGROUP_MEMORY.is_file() else "max"
+    if with_limit.isdigit():
+        total = min(total, int(with_limit))
+    enough = total / GIB >= MIN_MEMORY_GIB - 0.5
+    mend = "" if enough else f"the demo needs {MIN_MEMORY_GIB} GiB (docker run --memory)"
     yield Finding(
-        "memory", f"{memory.total / GIB:.1f} GiB, {memory.available / GIB:.1f} free; {cores()} cores", mend
+        "memory", f"{total / GIB:.1f} GiB, {memory.available / GIB:.1f} free; {cores()} cores", mend
     )
 
 
@@ -119,23 +113,29 @@ def _devices() -> Iterator[Finding]:
     import torch
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    yield Finding("devices", ", ".join(names) or "CPU only (enough for the portraits profile)")
-
-
-def _weights(profile: str) -> Iterator[Finding]:
-    from flows.config import resolve
-
-    config = resolve(profile, name="doctor")
-    base = PROJECT / config.model.base
-    if base.is_dir():
-        missing = [part for part in BASE_PARTS if not (base / part).exists()]
-        mend = "" if not missing else "restore the folder, or `make base-model` for the portrait world's"
-        yield Finding("base model", f"{base}" + (f" lacks {', '.join(missing)}" if missing else ""), mend)
-    else:
-        looks_local = config.model.base.startswith((".", "/", "components/"))
-        mend = f"put the model's folder at {base}" if looks_local else ""
+    driver = _driver()
+    if names:
+        yield Finding("devices", f"{', '.join(names)}; driver {driver or 'unknown'}")
+    elif driver:
+        build = torch.version.cuda is None
+        mend = "install the CUDA build of torch, or use the CPU" if build else "update the driver"
         yield Finding(
-            "base model",
-            f"{config.model.base}" + ("" if looks_local else " (from the hub at its first use)"),
-            mend,
+            "devices",
+            f"driver {driver}, but torch {torch.__version__} sees no GPU",
+            f"{mend}, or use the CPU",
         )
+    else:
+        yield Finding("devices", "CPU only (enough for the portraits profile)")
+
+
+def _driver() -> str | None:
+    """Returns the version of NVIDIA's driver, None without one."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return None
+    words = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.split("\n")[0].strip() or None if done.returncode == 0 else None

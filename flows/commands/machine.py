@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from flows.commands.options import FAILED, OK, add_command
+from flows.commands.options import FAILED, OK, add_command, parse_settings
 from flows.environment import PROJECT
 
 
@@ -87,13 +87,19 @@ def _add_doctor(commands: Any) -> None:
         commands, "doctor", _doctor, "look at machine and installation; each finding with its mend"
     )
     command.add_argument(
-        "--profile", default="portraits", help="profile whose weights to look for (default: %(default)s)"
-    )
+        "--profile", default="portraits",
+        help="profile whose weights and services to look for (default: %(default)s)",
+    )  # fmt: skip
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+        help="a setting over the profile's, e.g. --set runner.ray_address=http://head:8265",
+    )  # fmt: skip
+    command.add_argument("--json", action="store_true", help="for scripts; exit code 1: to mend")
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from flows.doctor import examine, say
+    from flows.doctor import as_json, examine, say
 
-    findings = examine(options.profile)
-    print(say(findings))
+    findings = examine(options.profile, parse_settings(options.settings))
+    print(as_json(findings) if options.json else say(findings))
     return FAILED if any(finding.mend for finding in findings) else OK

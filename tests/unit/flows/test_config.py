@@ -107,3 +107,17 @@ def test_anchored_paths_are_absolute_and_hub_names_stay(tmp_path):
     assert config.model.image_encoder == "openai/clip-vit-large-patch14"
     here = anchored(resolve("portraits", {"photos": "tests/unit"}))
     assert here.photos == str(Path(__file__).parents[2] / "unit")
+
+
+def test_a_run_on_a_cluster_joins_it_and_has_whole_paths():
+    """A job works in a copy of the project: what a stage wrote there, or on a Ray of its own, was lost."""
+    there = {"runner": {"kind": "ray-job", "ray_address": "http://head:8265"}}
+    config = resolve("portraits", there | {"photos": "data/faces"}, name="x")
+    assert config.runtime.ray_address == "auto"
+    assert config.root == str(PROJECT / "runs")
+    assert config.photos == str(PROJECT / "data/faces")
+    assert config.tracking.uri == f"sqlite:///{PROJECT}/runs/mlflow/mlflow.db"
+    chosen = there | {"root": "/mnt/runs", "runtime": {"ray_address": "ray://head:10001"}}
+    config = resolve("portraits", chosen, name="x")
+    assert (config.root, config.runtime.ray_address) == ("/mnt/runs", "ray://head:10001")
+    assert resolve("portraits", name="x").runtime.ray_address == "local"
