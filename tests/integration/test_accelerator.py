@@ -134,7 +134,8 @@ def test_training_steps_with_the_identity_loss(model, tmp_path, monkeypatch, acc
         result = train_step(engine, objective, StepInputs(0, (batch,), ("a",) * 4), META, HALF)
     assert result.terms.device.type == "meta"
     nothing_wrong(accelerator)
-    assert accelerator.waits == {}  # a step that waits leaves the GPU idle
+    # a step that waits leaves the GPU idle; the one wait is the refusal of landmarks that lie on one point
+    assert sum(accelerator.waits.values()) == 1
 
 
 def test_pictures_are_made(model, tmp_path, accelerator):
