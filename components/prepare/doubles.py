@@ -4,13 +4,12 @@ The perceptual hash is the sign of the 256 lowest frequencies of the grey pictur
 bits). Smaller, recompressed or slightly brighter copies differ in a few bits; other pictures in about half.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import cv2
 import numpy as np
 
-from components.prepare.journal import PhotoEntry
+from components.prepare.sources import Catalogue
 
 Row = dict[str, Any]
 SIDE, LOW = 64, 16  # pixels of the shrunken picture, frequencies a side
@@ -28,22 +27,25 @@ def picture_hash(image_uint8: np.ndarray) -> str:
 class Doubles:
     """What was kept so far, and whether a photo repeats it.
 
-    One comparison costs a scan over the kept photos: 1 ms at 100,000 of them.
+    Checksums and names are in the catalogue. With `near_bits` memory holds 32 bytes a kept photo, and one
+    comparison costs a scan over them: 1 ms at 100,000.
 
     Args:
-        kept: Photos of earlier runs.
+        catalogue: Knows the photos of earlier runs, as the journal told it.
         near_bits: Hashes that differ in at most so many bits mean the same picture; None: exact copies only.
     """
 
-    def __init__(self, kept: Iterable[PhotoEntry], near_bits: int | None) -> None:
-        self._near_bits = near_bits
-        self._by_sha256: dict[str, str] = {}
-        self._files: list[str] = []
+    def __init__(self, catalogue: Catalogue, near_bits: int | None) -> None:
+        self._db, self._near_bits = catalogue.db, near_bits
+        self._count = 0
         self._hashes = np.zeros((1024, WORDS), np.uint64)
         self._last: tuple[str, Row | None] = ("", None)
-        for photo in kept:
-            if photo.samples:
-                self._add(photo.file, photo.sha256, photo.picture_hash)
+        kept = self._db.execute(
+            "SELECT file, sha256, picture_hash FROM done WHERE samples > 0 ORDER BY shard, position"
+        )
+        for file, sha256, picture in kept:
+            self._add(file, sha256, picture)
+        self._db.commit()
 
     def judge(self, row: Row) -> Row:
         """Turns a sample of a photo that repeats an earlier one into a reject that names it."""
@@ -57,33 +59,34 @@ class Doubles:
         return row | (self._last[1] or {})
 
     def _verdict(self, row: Row) -> Row | None:
-        first = self._by_sha256.get(row["sha256"])
-        if first is not None:
-            return {"reason": "duplicate", "detail": f"the same bytes as {first}", "repeats": first}
-        if self._near_bits is None or not row["picture_hash"] or not self._files:
+        found = self._db.execute("SELECT file FROM originals WHERE sha256 = ?", (row["sha256"],)).fetchone()
+        if found is not None:
+            return {"reason": "duplicate", "detail": f"the same bytes as {found[0]}", "repeats": found[0]}
+        if self._near_bits is None or not row["picture_hash"] or not self._count:
             return None
         number, bits = self._nearest(_words(row["picture_hash"]))
         if bits > self._near_bits:
             return None
-        first = self._files[number]
+        (first,) = self._db.execute("SELECT file FROM pictures WHERE number = ?", (number,)).fetchone()
         detail = f"the same picture as {first}: {bits} of {LOW * LOW} bits differ"
         return {"reason": "near_duplicate", "detail": detail, "repeats": first}
 
     def _nearest(self, words: np.ndarray) -> tuple[int, int]:
         """Returns (number, bits that differ) of the nearest kept photo, the first of equals."""
-        kept = self._hashes[: len(self._files)]
+        kept = self._hashes[: self._count]
         bits = np.bitwise_count(kept ^ words).sum(axis=1, dtype=np.int64)
         number = int(bits.argmin())
         return number, int(bits[number])
 
     def _add(self, file: str, sha256: str, picture: str | None) -> None:
-        self._by_sha256.setdefault(sha256, file)
+        self._db.execute("INSERT OR IGNORE INTO originals VALUES (?, ?)", (sha256, file))
         if self._near_bits is None or not picture:
             return
-        if len(self._files) == len(self._hashes):
+        if self._count == len(self._hashes):
             self._hashes = np.concatenate([self._hashes, np.zeros_like(self._hashes)])
-        self._hashes[len(self._files)] = _words(picture)
-        self._files.append(file)
+        self._hashes[self._count] = _words(picture)
+        self._db.execute("INSERT INTO pictures VALUES (?, ?)", (self._count, file))
+        self._count += 1
 
 
 def _words(picture: str) -> np.ndarray:

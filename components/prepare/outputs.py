@@ -1,7 +1,7 @@
 """What a run leaves beside the shards, from the journal: rejects, contact sheet, report, manifest."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from components.core import ShardManifest, atomic_path, fingerprint
-from components.prepare.journal import Journal, PhotoEntry
+from components.prepare.journal import Journal
 from components.prepare.report import REPORT, write_report
 from components.prepare.sources import SPLITS, Library
 from components.prepare.spec import PrepareSpec
@@ -20,6 +20,7 @@ from components.shards import Sample, load_split
 
 MANIFEST, REJECTS, CONTACT_SHEET = "manifest.json", "rejects.parquet", "contact_sheet.png"
 REJECT_SCHEMA = pa.schema([(name, pa.string()) for name in ("file", "reason", "detail")])
+REJECT_ROWS = 10_000  # written at once
 CELL = 128  # pixels of one picture on the contact sheet
 ACROSS = 8  # samples side by side
 
@@ -33,14 +34,12 @@ def finish(
         ValueError: Too large a share of the photos was rejected, or no photo gave a sample. The rejects are
             written.
     """
-    photos = journal.photos()
-    rejects = sorted((p for p in photos if p.reason is not None), key=lambda photo: photo.file)
-    manifest = _manifest(folder, journal, spec, len(photos), rejects, seconds)
+    manifest = _manifest(folder, journal, spec, seconds)
     earlier = _earlier(folder, manifest)
     if earlier is not None:
         return earlier
-    write_rejects(folder / REJECTS, rejects)
-    write_report(folder / REPORT, manifest, journal, spec, rejects, library)
+    write_rejects(folder / REJECTS, journal.rejects())
+    write_report(folder / REPORT, manifest, journal, spec, library)
     _check_share(manifest, spec, folder)
     if manifest.contact_sheet is not None:
         write_contact_sheet(folder / CONTACT_SHEET, manifest, spec.prepare.contact_sheet_samples)
@@ -48,11 +47,11 @@ def finish(
     return manifest
 
 
-def write_rejects(path: Path, rejects: list[PhotoEntry]) -> None:
+def write_rejects(path: Path, rejects: Iterator[dict[str, str]]) -> None:
     """Writes one row a rejected photo: file, reason, detail."""
-    rows = [photo.model_dump(include=set(REJECT_SCHEMA.names)) for photo in rejects]
-    with atomic_path(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=REJECT_SCHEMA), temporary)
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, REJECT_SCHEMA) as writer:
+        while rows := list(islice(rejects, REJECT_ROWS)):
+            writer.write_table(pa.Table.from_pylist(rows, schema=REJECT_SCHEMA))
 
 
 def write_contact_sheet(path: Path, manifest: ShardManifest, samples: int) -> None:
@@ -93,27 +92,26 @@ def _cell(picture: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(picture).convert("RGB").resize((CELL, CELL), Image.Resampling.BOX))
 
 
-def _manifest(
-    folder: Path, journal: Journal, spec: PrepareSpec, photos: int, rejects: list[PhotoEntry], seconds: float
-) -> ShardManifest:
+def _manifest(folder: Path, journal: Journal, spec: PrepareSpec, seconds: float) -> ShardManifest:
     entries = [journal.entries[name] for name in sorted(journal.entries)]
     shards = tuple(entry.shard for entry in entries if entry.shard is not None)
     by_split = {split: sum(s.samples for s in shards if s.split == split) for split in SPLITS}
     licences: Counter[str] = Counter()
     for entry in entries:
         licences.update(entry.counts.get("licence", {}))
+    rejects = journal.rejects_by_reason()
     with_sheet = spec.prepare.contact_sheet_samples and shards
     return ShardManifest(
         fingerprint=fingerprint(spec.work, [shard.sha256 for shard in shards]),
         seconds=seconds,
-        count_in=photos,
+        count_in=journal.count(),
         count_out=sum(by_split.values()),
         folder=str(folder),
         shards=shards,
         samples=by_split,
-        rejects=len(rejects),
+        rejects=sum(rejects.values()),
         rejects_file=str(folder / REJECTS),
-        rejects_by_reason=dict(sorted(Counter(str(photo.reason) for photo in rejects).items())),
+        rejects_by_reason=rejects,
         feature_shape=spec.feature_shape,
         latent_shape=spec.latent_shape,
         licences=dict(sorted(licences.items())),

@@ -4,13 +4,15 @@ Only photos without an identity label are compared, each with each (exactly, blo
 take minutes, a million hours). Embeddings and names are kept in `people/` of the output folder: a later run
 embeds only new photos, and a person keeps its name, and with it its split, when photos are added. Persons
 that a new photo links become one, with the name that sorts first.
+
+Who asks for this holds all names and embeddings in memory: 2.3 KB a photo at 512 numbers an embedding.
 """
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +20,13 @@ import pyarrow.parquet as pq
 
 from components.core import Progress, atomic_path, fingerprint, write_text_atomic
 from components.face import PhotoError
-from components.prepare.config import PrepareConfig
 from components.prepare.embed import FaceEmbedder
-from components.prepare.sources import SPLITS, Library, PhotoRecord, in_plan_order, split_of
+from components.prepare.sources import Catalogue, Library, split_of
 from components.prepare.spec import PrepareSpec, weights_mark
 from components.prepare.transforms import Reject
+
+if TYPE_CHECKING:
+    from components.prepare.engines import Engine
 
 logger = logging.getLogger(__name__)
 FOLDER, NAMES = "people", "names.json"
@@ -33,58 +37,33 @@ SCHEMA = pa.schema(
 )
 
 
-def with_people(
-    records: list[PhotoRecord],
-    library: Library,
-    spec: PrepareSpec,
-    folder: Path,
-    start_ray: Callable[[], None] | None = None,
-) -> list[PhotoRecord]:
-    """Returns the records with unlabelled photos grouped into people, and the split of each person.
+def find_people(
+    catalogue: Catalogue, library: Library, spec: PrepareSpec, folder: Path, engine: "Engine"
+) -> None:
+    """Groups unlabelled photos into people, and puts each person in one split.
 
     Args:
-        records: From the library.
+        catalogue: All photos; gets the people and their splits.
         library: Reads photos.
         spec: `prepare.person_similarity` decides; None changes nothing.
         folder: Output folder; `people/` in it keeps what was found.
-        start_ray: Starts Ray; None embeds in this process.
+        engine: Embeds the photos.
     """
     threshold = spec.prepare.person_similarity
     if threshold is None:
-        return records
-    unnamed = [record for record in records if not record.labelled]
+        return
+    unnamed = {record.file: record.person for record in catalogue.records("NOT labelled")}
     embeddings = Embeddings(folder / FOLDER, spec, library)
-    embeddings.complete([record.file for record in unnamed], start_ray)
-    known = ((record, embeddings.by_file.get(record.file)) for record in unnamed)
-    found, vectors = [], []
-    for record, vector in known:
-        if vector is not None:
-            found.append(record)
-            vectors.append(vector)
-    groups = link(np.stack(vectors), threshold) if vectors else []
+    embeddings.complete(list(unnamed), engine)
+    known = ((file, embeddings.by_file.pop(file, None)) for file in unnamed)
+    faces = {file: vector for file, vector in known if vector is not None}
+    groups = link(np.stack(list(faces.values())), threshold) if faces else []
     names_file = folder / FOLDER / NAMES
     earlier = json.loads(names_file.read_text(encoding="utf-8")) if names_file.is_file() else {}
-    person_of = name_groups([record.person for record in found], groups, earlier)
+    person_of = name_groups([unnamed[file] for file in faces], groups, earlier)
     write_text_atomic(names_file, json.dumps(person_of, ensure_ascii=False, indent=0) + "\n")
-    logger.info("%d unlabelled photos are of %d people", len(found), len(set(person_of.values())))
-    return in_plan_order(_renamed(records, person_of, spec.prepare))
-
-
-def _renamed(
-    records: list[PhotoRecord], person_of: dict[str, str], config: PrepareConfig
-) -> Iterator[PhotoRecord]:
-    """Yields the records with their people; a person with a photo that is held out by its set is held out."""
-    stated: dict[str, str] = {}
-    for record in records:
-        person = person_of.get(record.person)
-        if person is not None and record.stated and not record.labelled:
-            stated[person] = max(stated.get(person, SPLITS[0]), record.split, key=SPLITS.index)
-    for record in records:
-        person = None if record.labelled else person_of.get(record.person)
-        if person is None:
-            yield record
-        else:
-            yield replace(record, person=person, split=stated.get(person) or split_of(person, config))
+    logger.info("%d unlabelled photos are of %d people", len(faces), len(set(person_of.values())))
+    catalogue.rename_people(person_of, lambda person: split_of(person, spec.prepare))
 
 
 def name_groups(photos: list[str], groups: list[int], earlier: dict[str, str]) -> dict[str, str]:
@@ -136,7 +115,7 @@ class Embeddings:
         self.by_file: dict[str, np.ndarray | None] = {}
         self._mark = embedding_mark(spec)
 
-    def complete(self, files: list[str], start_ray: Callable[[], None] | None = None) -> None:
+    def complete(self, files: list[str], engine: "Engine") -> None:
         """Loads what is known of these files and embeds the others."""
         states = {file: self.photo_library.state(file) for file in files}
         for row in self._kept():
@@ -147,12 +126,9 @@ class Embeddings:
             return
         parts = [todo[i : i + PART_ROWS] for i in range(0, len(todo), PART_ROWS)]
         with Progress("who is who", len(todo), "photos") as progress:
-            if start_ray is not None:
-                start_ray()
             for part in parts:
-                tables = _embed(part, self.spec, self.photo_library, with_ray=start_ray is not None)
-                rows = []
-                for table in tables:
+                rows: list[dict] = []
+                for table in engine.embeddings(part, self.spec, self.photo_library):
                     rows += table.to_pylist()
                     progress.advance(len(table))
                 self._keep(
@@ -202,27 +178,6 @@ class EmbedStage:
             return self.embedder.embed(self.photo_library, file)[1].tobytes()
         except (Reject, PhotoError, ValueError):
             return None
-
-
-def _embed(files: list[str], spec: PrepareSpec, library: Library, *, with_ray: bool) -> Iterable[pa.Table]:
-    size = spec.prepare.batch_size
-    slices = [pa.table({"file": files[i : i + size]}) for i in range(0, len(files), size)]
-    if not with_ray:
-        return map(EmbedStage(spec, library), slices)
-    import ray
-    from ray.data import ActorPoolStrategy
-
-    cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
-    dataset = ray.data.from_arrow(slices).map_batches(
-        EmbedStage,
-        fn_constructor_kwargs={"spec": spec, "library": library},
-        batch_size=None,
-        batch_format="pyarrow",
-        compute=ActorPoolStrategy(size=min(spec.prepare.face_workers or cpus, len(slices))),
-        num_cpus=1,
-    )
-    dataset.context.enable_progress_bars = False
-    return dataset.iter_batches(batch_size=None, batch_format="pyarrow")
 
 
 def _vector(data: bytes | None) -> np.ndarray | None:

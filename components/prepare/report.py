@@ -12,7 +12,7 @@ from PIL import Image
 
 from components.core import ShardManifest, write_text_atomic
 from components.face import PhotoError, decode_photo
-from components.prepare.journal import Journal, PhotoEntry
+from components.prepare.journal import Journal
 from components.prepare.sources import SPLITS, Library
 from components.prepare.spec import PrepareSpec
 from components.shards import load_split
@@ -30,7 +30,6 @@ def write_report(
     manifest: ShardManifest,
     journal: Journal,
     spec: PrepareSpec,
-    rejects: list[PhotoEntry],
     library: Library,
 ) -> None:
     """Writes the page.
@@ -38,9 +37,8 @@ def write_report(
     Args:
         path: The HTML file.
         manifest: Of the shard set.
-        journal: Holds what is counted by shard.
+        journal: Holds what is counted by shard, and the rejects.
         spec: The resolved settings.
-        rejects: Rejected photos, by file.
         library: Reads the few rejects that are shown.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -56,7 +54,7 @@ def write_report(
         balance=balance_table(counts["group"]),
         sizes=sorted(((int(px), n) for px, n in counts["face_px"].items()), key=lambda pair: pair[0]),
         sources=sorted(counts["source"].items()),
-        reasons=reject_rows(rejects, library, spec.prepare.max_pixels),
+        reasons=reject_rows(journal, library, spec.prepare.max_pixels),
         samples={split: sample_rows(manifest, split) for split in SPLITS if manifest.samples.get(split)},
         options=spec.prepare.model_dump(mode="json", exclude={"sources"}),
     )
@@ -81,26 +79,23 @@ def balance_table(counts: Counter[str]) -> dict[str, Any]:
     return {"genders": genders, "rows": rows, "most": max([1, *cells.values()])}
 
 
-def reject_rows(rejects: list[PhotoEntry], library: Library, max_pixels: int) -> list[dict[str, Any]]:
+def reject_rows(journal: Journal, library: Library, max_pixels: int) -> list[dict[str, Any]]:
     """Returns one row a reason, the most frequent first, with examples."""
-    by_reason: defaultdict[str, list[PhotoEntry]] = defaultdict(list)
-    for photo in rejects:
-        by_reason[str(photo.reason)].append(photo)
     return [
         {
             "reason": reason,
-            "count": len(photos),
+            "count": count,
             "examples": [
                 {
-                    "file": photo.file,
-                    "detail": photo.detail,
-                    "picture": thumbnail(library, photo.file, max_pixels),
-                    "repeats": thumbnail(library, photo.repeats, max_pixels) if photo.repeats else None,
+                    "file": photo["file"],
+                    "detail": photo["detail"],
+                    "picture": thumbnail(library, photo["file"], max_pixels),
+                    "repeats": thumbnail(library, photo["repeats"], max_pixels) if photo["repeats"] else None,
                 }
-                for photo in photos[:EXAMPLES]
+                for photo in journal.rejects(reason, EXAMPLES)
             ],
         }
-        for reason, photos in sorted(by_reason.items(), key=lambda pair: (-len(pair[1]), pair[0]))
+        for reason, count in sorted(journal.rejects_by_reason().items(), key=lambda pair: (-pair[1], pair[0]))
     ]
 
 

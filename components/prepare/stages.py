@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from components.face import (
     parts_mask,
 )
 from components.prepare.doubles import picture_hash
-from components.prepare.sources import Library, OutsideError
+from components.prepare.sources import Library, OutsideError, digest_of
 from components.prepare.spec import PrepareSpec
 from components.prepare.transforms import (
     Reject,
@@ -54,6 +55,7 @@ _RESULT = [
     ("reason", pa.string()),
     ("detail", pa.string()),
     ("sha256", pa.string()),
+    ("masks_sha256", pa.string()),
     ("picture_hash", pa.string()),
     ("meta", pa.string()),
 ]
@@ -90,20 +92,21 @@ class FaceStage:
         try:
             data = read_photo(self.photo_library, photo["file"], self.spec.prepare.max_file_mb)
             place["sha256"] = hashlib.sha256(data).hexdigest()
-            return [place | row for row in self._rows(photo, data, place["sha256"])]
+            masks = self._masks_of(photo["masks"] or [], place)
+            return [place | row for row in self._rows(photo, data, place["sha256"], masks)]
         except (Reject, PhotoError) as reject:
             return [place | {"reason": reject.reason, "detail": reject.detail}]
         except Exception as error:
             logger.exception("%s", photo["file"])
             return [place | {"reason": "internal_error", "detail": f"{type(error).__name__}: {error}"}]
 
-    def _rows(self, photo: Row, data: bytes, sha256: str) -> Iterator[Row]:
+    def _rows(self, photo: Row, data: bytes, sha256: str, masks: dict[str, bytes]) -> Iterator[Row]:
         """Yields the kept faces; those of poor quality are left out as long as another one is kept."""
         config = self.spec.prepare
         image = decode_photo(data, config.max_pixels)
         faces = choose_faces(self.detector(image), config.several_faces, config.min_face_px)
         common = {"picture_hash": picture_hash(image)} if config.near_duplicate_bits is not None else {}
-        own_mask = self._own_mask(photo["masks"] or [], image.shape[:2])
+        own_mask = self._own_mask(masks, image.shape[:2])
         poor: Reject | None = None
         kept = 0
         for number, face in enumerate(faces):
@@ -148,17 +151,24 @@ class FaceStage:
             "identity": self.identity.embed(cut.aligned_uint8[None])[0].tobytes(),
         }
 
-    def _own_mask(self, files: list[str], shape_hw: tuple[int, int]) -> np.ndarray | None:
-        """Returns the set's own mask of the photo, uint8 (H, W), or None where it has none."""
-        if not files:
-            return None
-        config, parts = self.spec.prepare, {}
+    def _masks_of(self, files: list[str], place: Row) -> dict[str, bytes]:
+        """Reads the set's own masks of a photo and puts their checksum on the row: file -> bytes."""
+        found: dict[str, bytes] = {}
         for file in files:
-            try:
-                data = read_photo(self.photo_library, file, config.max_file_mb)
-                parts[part_of(file)] = decode_photo(data, config.max_pixels)
-            except (Reject, PhotoError) as reject:
-                raise Reject(reject.reason, f"{file.rsplit('/', 1)[-1]}: {reject.detail}") from reject
+            with _named(file):
+                found[file] = read_photo(self.photo_library, file, self.spec.prepare.max_file_mb)
+        if found:
+            place["masks_sha256"] = digest_of(found.values())
+        return found
+
+    def _own_mask(self, masks: dict[str, bytes], shape_hw: tuple[int, int]) -> np.ndarray | None:
+        """Returns the set's own mask of the photo, uint8 (H, W), or None where it has none."""
+        if not masks:
+            return None
+        parts = {}
+        for file, data in masks.items():
+            with _named(file):
+                parts[part_of(file)] = decode_photo(data, self.spec.prepare.max_pixels)
         return parts_mask(parts, shape_hw, self.spec.face)
 
 
@@ -264,6 +274,15 @@ def read_photo(library: Library, file: str, max_mb: int) -> bytes:
         raise Reject("missing_file", "named in the source's table, but not there") from error
     except OSError as error:
         raise Reject("unreadable_file", f"{type(error).__name__}: {error.strerror or error}") from error
+
+
+@contextmanager
+def _named(file: str) -> Iterator[None]:
+    """Puts the name of a mask in front of what is wrong with it."""
+    try:
+        yield
+    except (Reject, PhotoError) as reject:
+        raise Reject(reject.reason, f"{file.rsplit('/', 1)[-1]}: {reject.detail}") from reject
 
 
 def sample_key(row: Row) -> str:

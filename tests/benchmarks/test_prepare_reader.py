@@ -22,10 +22,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[ShardManifest, C
     """A shard set of one head under small shifts, and the work that it saves: open, decode, CLIP, VAE."""
     from components.portraits.architecture import create_base
     from components.portraits.config import BaseArchitecture
+    from components.prepare.engines import PlainEngine
     from components.prepare.journal import Journal
-    from components.prepare.outputs import finish
-    from components.prepare.pipeline import make_plan, slices, write_shards
-    from components.prepare.sources import Library
+    from components.prepare.pipeline import prepare_with
+    from components.prepare.plan import make_plan
+    from components.prepare.sources import Catalogue, Library
     from components.prepare.spec import resolve
     from components.prepare.stages import EncodeStage, FaceStage
 
@@ -39,14 +40,14 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[ShardManifest, C
         picture[0, 0] = i
         Image.fromarray(picture).save(source / f"{i:03d}.png")
     config, model = PrepareConfig(batch_size=32), ModelConfig(base=str(folder / "base"))
-    spec = resolve(config, FaceConfig(), model)
-    journal = Journal(folder / "out", spec.work)
-    library = Library(config, source)
-    plan = make_plan(library.records(), journal, config.samples_per_shard)
+    settings = {"config": config, "face": FaceConfig(), "model": model}
+    manifest = prepare_with(PlainEngine(), **settings, source_folder=source, folder=folder / "out")
+    spec, library = resolve(**settings), Library(config, source)
     faces, encode = FaceStage(spec, library), EncodeStage(spec, model)
-    tables = [faces(table) for table in slices(plan, config.batch_size)]
-    write_shards((row for t in tables for row in encode(t).to_pylist()), plan, journal, library)
-    slices_of_rows = [table.to_pylist() for table in tables]
+    with Catalogue() as catalogue:
+        library.list_into(catalogue)
+        plan = make_plan(Journal(folder / "none", spec.work, catalogue), library, config.samples_per_shard)
+        slices_of_rows = [faces(table).to_pylist() for table in plan.slices(config.batch_size)]
 
     def raw() -> None:
         for rows in slices_of_rows:
@@ -54,7 +55,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[ShardManifest, C
                 decode_photo((source / row["file"]).read_bytes(), config.max_pixels)
             encode.samples(rows)
 
-    return finish(folder / "out", journal, spec, 0.0, library), raw
+    return manifest, raw
 
 
 # Streaming is bound by Python's tarfile, about 0.15 ms a file. With a real base, whose raw work is a hundred

@@ -18,7 +18,9 @@ from PIL import Image
 from components.core import RuntimeConfig, ShardManifest, sha256_file
 from components.face import FaceConfig
 from components.model import ModelConfig
-from components.prepare import PrepareConfig, pipeline
+from components.prepare import PrepareConfig
+from components.prepare.engines import PlainEngine, RayEngine
+from components.prepare.pipeline import prepare_with
 from components.shards import open_manifest, verify_shards
 from tests.factories import tiny_base
 
@@ -33,25 +35,12 @@ SETTINGS = PrepareConfig(
 
 def run(place: Path, out: Path, *, with_ray: bool) -> None:
     """The whole of `prepare`, in a child process; without Ray a plain loop stands in its place."""
-    if not with_ray:
-        pipeline.ray_session = lambda runtime: nullcontext()
-        pipeline.encode_device = lambda runtime: "cpu"
-        pipeline.ray_dataset = plain_rows
-        pipeline.in_order = lambda rows: rows
-    pipeline.prepare(
-        config=SETTINGS,
-        face=FaceConfig(),
-        model=ModelConfig(base=str(place / "base")),
-        runtime=RuntimeConfig(device="cpu", num_cpus=2),
-        source_folder=place / "photos",
-        folder=out,
-    )
-
-
-def plain_rows(plan, spec, model, library, device):
-    faces, encode = pipeline.FaceStage(spec, library), pipeline.EncodeStage(spec, model)
-    for table in pipeline.slices(plan, spec.prepare.batch_size):
-        yield from encode(faces(table)).to_pylist()
+    engine = RayEngine(RuntimeConfig(device="cpu", num_cpus=2)) if with_ray else nullcontext(PlainEngine())
+    with engine as started:
+        prepare_with(
+            started, config=SETTINGS, face=FaceConfig(), model=ModelConfig(base=str(place / "base")),
+            source_folder=place / "photos", folder=out,
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

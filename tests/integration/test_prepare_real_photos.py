@@ -13,6 +13,8 @@ from components.core import RuntimeConfig, ShardManifest
 from components.face import FaceConfig, load_detector
 from components.model import ModelConfig
 from components.prepare import PrepareConfig, prepare
+from components.prepare.engines import PlainEngine
+from components.prepare.pipeline import prepare_with
 from components.shards import FIELDS, ReaderConfig, ShardReader, check, load_split, verify_shards
 from tests.factories import tiny_base
 
@@ -103,28 +105,18 @@ def test_the_contact_sheet_shows_all_seven(manifest: ShardManifest) -> None:
 def test_a_second_run_does_no_work_and_starts_no_ray(
     manifest: ShardManifest, photos: Path, model: ModelConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("components.prepare.pipeline.ray_session", None)
+    monkeypatch.setattr("components.prepare.engines.ray_session", None)
     assert run(photos, model, Path(manifest.folder)) == manifest
 
 
 def test_a_plain_loop_writes_the_same_bytes(
     manifest: ShardManifest, photos: Path, model: ModelConfig
 ) -> None:
-    from components.prepare.journal import Journal
-    from components.prepare.pipeline import make_plan, slices, write_shards
-    from components.prepare.sources import Library
-    from components.prepare.spec import resolve
-    from components.prepare.stages import EncodeStage, FaceStage
-
-    spec = resolve(CONFIG, FaceConfig(), model)
-    journal = Journal(photos.parent / "plain", spec.work)
-    library = Library(CONFIG, photos)
-    plan = make_plan(library.records(), journal, CONFIG.samples_per_shard)
-    faces, encode = FaceStage(spec, library), EncodeStage(spec, model)
-    rows = (row for table in slices(plan, CONFIG.batch_size) for row in encode(faces(table)).to_pylist())
-    write_shards(rows, plan, journal, library)
-    (entry,) = journal.entries.values()
-    assert entry.shard == manifest.shards[0]
+    plain = prepare_with(
+        PlainEngine(), config=CONFIG, face=FaceConfig(), model=model, source_folder=photos,
+        folder=photos.parent / "plain",
+    )  # fmt: skip
+    assert plain.shards == manifest.shards
 
 
 @pytest.mark.slow

@@ -43,6 +43,10 @@ class Source:
         """Returns size and time of change of a photo."""
         return self.store.state(file)
 
+    def place_of(self, file: str) -> str:
+        """Returns where the set names a photo for the last time, for an error."""
+        return self.store.url
+
     def lay_out_error(self, found: str) -> ValueError:
         """Returns the error for a folder that does not hold such a set."""
         return ValueError(f"{self.store.url} is not laid out as kind {self.config.kind!r}: {found}")
@@ -55,18 +59,22 @@ class Source:
         """
         where = f"{self.store.url.rstrip('/')}/{name}"
         try:
-            text = self.store.read(name).decode("utf-8-sig")
-            reader = csv.DictReader(io.StringIO(text, newline=""), restkey="", restval="")
-            for row in reader:
-                clean = {k.strip(): v.strip() for k, v in row.items() if k and isinstance(v, str)}
-                yield reader.line_num, clean
+            with self._text(name) as text:
+                reader = csv.DictReader(text, restkey="", restval="")
+                for row in reader:
+                    clean = {k.strip(): v.strip() for k, v in row.items() if k and isinstance(v, str)}
+                    yield reader.line_num, clean
         except (UnicodeDecodeError, csv.Error) as error:
             raise ValueError(f"{where} is not a UTF-8 CSV file: {error}") from error
 
     def csv_columns(self, name: str) -> list[str]:
         """Returns the column names of a CSV file."""
         try:
-            first = self.store.read(name).decode("utf-8-sig")
+            with self._text(name) as text:
+                return [column.strip() for column in next(csv.reader(text), [])]
         except UnicodeDecodeError as error:
             raise ValueError(f"{self.store.url}/{name} is not a UTF-8 CSV file: {error}") from error
-        return [column.strip() for column in next(csv.reader(io.StringIO(first, newline="")), [])]
+
+    def _text(self, name: str) -> io.TextIOWrapper:
+        """Opens a text file: a table of millions of photos is read line by line."""
+        return io.TextIOWrapper(self.store.open(name), "utf-8-sig", newline="")

@@ -39,7 +39,7 @@ class CelebAHQSource(Source):
             row = {"file": f"{IMAGES}/{file}", "celeba_file": original}
             row["identity"] = people.get(original, "")
             row["gender"] = male.get(file, "")
-            row["masks"] = "\n".join(masks.get(int(number), []))
+            row["masks"] = "\n".join(sorted(masks.get(int(number), [])))
             yield row
 
     def _lines(self, name: str) -> list[str]:

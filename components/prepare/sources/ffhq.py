@@ -9,9 +9,10 @@ licence of each; the set as a whole is CC BY-NC-SA 4.0. Nobody is named: each ph
 (see `prepare.person_similarity`).
 """
 
+import io
 import json
 from collections.abc import Iterator
-from typing import ClassVar
+from typing import Any, ClassVar, TextIO
 
 from components.prepare.sources.base import Source
 from components.prepare.sources.record import Row
@@ -41,9 +42,12 @@ class FFHQSource(Source):
                 if name.startswith(f"{folder}/") and name.endswith(".png")
             )
             return
-        entries = json.loads(self.store.read(TABLE))
-        for number in sorted(entries, key=int):
-            yield self._row(entries[number], FOLDERS[folder], folder)
+        with io.TextIOWrapper(self.store.open(TABLE), "utf-8") as text:
+            try:
+                for _, entry in json_items(text):
+                    yield self._row(entry, FOLDERS[folder], folder)
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                raise self.lay_out_error(f"{TABLE} is not a JSON object of objects: {error}") from error
 
     def _row(self, entry: dict, key: str, folder: str) -> Row:
         metadata, file = entry.get("metadata", {}), entry[key]["file_path"]
@@ -58,3 +62,50 @@ class FFHQSource(Source):
             "photo_url": metadata.get("photo_url", ""),
             "country": metadata.get("country", ""),
         }
+
+
+def json_items(text: TextIO, piece: int = 2**20) -> Iterator[tuple[str, Any]]:
+    """Yields the items of one JSON object of objects without holding it: FFHQ's has 255 MB.
+
+    Args:
+        text: Open file.
+        piece: Characters read at once.
+
+    Raises:
+        json.JSONDecodeError: It is no such object, or is cut.
+    """
+    decode, ahead, at = json.JSONDecoder().raw_decode, "", 0
+
+    def expect(wanted: str) -> str:
+        """Returns the next character that is no space; the buffer then starts behind it."""
+        nonlocal ahead, at
+        while not (rest := ahead[at:].lstrip()):
+            ahead, at = text.read(piece), 0
+            if not ahead:
+                raise json.JSONDecodeError(f"ends where one of {wanted!r} should be", "", 0)
+        if rest[0] not in wanted:
+            raise json.JSONDecodeError(f"{rest[0]!r} where one of {wanted!r} should be", rest[:40], 0)
+        ahead, at = rest, 1
+        return rest[0]
+
+    def value() -> Any:
+        nonlocal ahead, at
+        while True:
+            ahead, at = ahead[at:].lstrip(), 0
+            try:
+                found, at = decode(ahead)
+                return found
+            except json.JSONDecodeError:
+                more = text.read(piece)
+                ahead += more
+                if not more:
+                    raise
+
+    expect("{")
+    while (sign := expect('",}')) != "}":
+        if sign == ",":
+            continue
+        at -= 1  # the quotation mark belongs to the name
+        name = value()
+        expect(":")
+        yield name, value()

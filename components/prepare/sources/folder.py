@@ -35,11 +35,13 @@ class FolderSource(Source):
                 f"{where} lacks the column file; it has: {', '.join(found) or 'none'}."
                 f" Needed: file; also read: {', '.join(KNOWN)}"
             )
-        seen: set[str] = set()
         for line, row in self.csv_rows(METADATA):
             if not row["file"]:
                 raise ValueError(f"{where}, line {line}: the column file is empty")
-            if row["file"] in seen:
-                raise ValueError(f"{where}, line {line}: {row['file']!r} is named twice")
-            seen.add(row["file"])
             yield {name: value for name, value in row.items() if name not in ("part", "masks")}
+
+    def place_of(self, file: str) -> str:
+        """Returns the table and the line of it that names a photo last."""
+        where = f"{self.store.url.rstrip('/')}/{METADATA}"
+        lines = [line for line, row in self.csv_rows(METADATA) if row["file"] == file]
+        return f"{where}, line {lines[-1]}"

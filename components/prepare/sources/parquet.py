@@ -35,7 +35,7 @@ class ParquetSource(Source):
 
     def rows(self) -> Iterator[Row]:
         """Yields a row for each row of each file; the images themselves are not read."""
-        files = [name for name in self.store.names() if name.endswith(".parquet")]
+        files = sorted(name for name in self.store.names() if name.endswith(".parquet"))
         if not files:
             raise self.lay_out_error("no *.parquet")
         for file in files:

@@ -1,16 +1,20 @@
 """All sources of a run as one: records in, bytes out. Workers hold a pickled copy."""
 
+import hashlib
+import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 
 from components.core import fingerprint
 from components.prepare.config import PrepareConfig, SourceConfig
 from components.prepare.sources.base import Source
+from components.prepare.sources.catalogue import Catalogue
 from components.prepare.sources.celebahq import CelebAHQSource
 from components.prepare.sources.fairface import FairFaceSource
 from components.prepare.sources.ffhq import FFHQSource
 from components.prepare.sources.folder import FolderSource
 from components.prepare.sources.parquet import ParquetSource
-from components.prepare.sources.record import PhotoRecord, in_plan_order, is_taken, settle_splits, to_record
+from components.prepare.sources.record import PhotoRecord, is_taken, to_record
 from components.prepare.sources.store import GONE, OutsideError, State
 
 READERS: dict[str, type[Source]] = {
@@ -42,21 +46,37 @@ class Library:
             else {"": _open(SourceConfig(groups={}), folder)}
         )
 
-    def records(self) -> list[PhotoRecord]:
-        """Returns a record a photo, by split and file.
+    def list_into(self, catalogue: Catalogue) -> None:
+        """Adds a record a photo to an empty catalogue, one after the other, and settles the splits.
 
         Raises:
-            ValueError: A source is missing, empty or not laid out as its kind says, or a person is in two
-                splits.
+            ValueError: A source is missing, empty or not laid out as its kind says, names a photo twice, or a
+                person is in two splits.
         """
-        records: list[PhotoRecord] = []
         for prefix, source in self.sources.items():
-            licence = source.licence if prefix and source.licence != "not stated" else self.config.licence
-            found = [to_record(row, self.config, source.config, licence, prefix) for row in source.rows()]
-            if not found:
+            last: list[str] = [""]
+            try:
+                catalogue.fill(self._taken(prefix, source, last))
+            except sqlite3.IntegrityError as error:
+                raise ValueError(f"{source.place_of(last[0])}: {last[0]!r} is named twice") from error
+            if not last[0]:
                 raise ValueError(f"the photo folder {source.store.url} holds no photos")
-            records += [r for r in found if is_taken(r.person, source.config.weight, self.config)]
-        return in_plan_order(settle_splits(records))
+        catalogue.settle_splits()
+
+    def records(self) -> list[PhotoRecord]:
+        """Returns a record a photo, by split and file: for sets that fit in memory; see `list_into`."""
+        with Catalogue() as catalogue:
+            self.list_into(catalogue)
+            return list(catalogue.records())
+
+    def _taken(self, prefix: str, source: Source, last: list[str]) -> Iterator[PhotoRecord]:
+        """Yields the records of a source's share; `last` holds the name of the photo that was read last."""
+        licence = source.licence if prefix and source.licence != "not stated" else self.config.licence
+        for row in source.rows():
+            last[0] = row["file"]
+            record = to_record(row, self.config, source.config, licence, prefix)
+            if is_taken(record.person, source.config.weight, self.config):
+                yield record
 
     def read(self, file: str) -> bytes:
         """Returns the bytes of a photo; raises OutsideError or OSError."""
@@ -78,12 +98,13 @@ class Library:
 
     def digest(self) -> str:
         """Returns the identity of all files of the sources: names, sizes, times of change; none is read."""
-        parts = [
-            [prefix, name, *source.store.state(name)]
-            for prefix, source in self.sources.items()
-            for name in source.store.names()
-        ]
-        return fingerprint(parts)
+        total, count = 0, 0
+        for prefix, source in self.sources.items():
+            for name in source.store.names():
+                # A sum does not ask for an order, and so for no list of all names.
+                one = f"{prefix}\0{name}\0{source.store.state(name)}".encode()
+                total, count = (total + int.from_bytes(hashlib.sha256(one).digest())) % 2**256, count + 1
+        return fingerprint(count, total)
 
     def _find(self, file: str) -> tuple[Source, str]:
         for prefix, source in self.sources.items():

@@ -5,8 +5,7 @@ Shared by all readers. A reader yields plain rows of strings, with these keys: `
 `consent`, `masks` (files, one a line); others are kept as they are under `extra`.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, get_args
 
@@ -99,36 +98,6 @@ def to_record(
         labelled=bool(row.get("identity")) or config.identity_from_folder,
         stated=bool(stated),
     )
-
-
-def settle_splits(records: list[PhotoRecord]) -> list[PhotoRecord]:
-    """Returns the records with each person in one split: photos without a stated one follow those with one.
-
-    Raises:
-        ValueError: Photos of one person are stated to be in two splits: what is measured on known people
-            means nothing.
-    """
-    stated = {record.person: record.split for record in records if record.stated}
-    settled = [replace(r, split=stated.get(r.person, r.split)) if not r.stated else r for r in records]
-    check_splits(settled)
-    return settled
-
-
-def check_splits(records: Iterable[PhotoRecord]) -> None:
-    """Refuses a person who is on two sides."""
-    split_by_person: dict[str, str] = {}
-    for record in records:
-        first = split_by_person.setdefault(record.person, record.split)
-        if first != record.split:
-            raise ValueError(
-                f"{record.person!r} is in the splits {first} and {record.split};"
-                " all photos of a person must be in one"
-            )
-
-
-def in_plan_order(records: Iterable[PhotoRecord]) -> list[PhotoRecord]:
-    """Returns the records by split, then file."""
-    return sorted(records, key=lambda record: (SPLITS.index(record.split), record.file))
 
 
 def _person_from_name(file: str, config: PrepareConfig) -> str:

@@ -3,10 +3,12 @@
 Names are relative to the set, with forward slashes; none leads out of it.
 """
 
+import hashlib
 import logging
+import os
 import posixpath
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, Protocol, TypeVar
 
@@ -29,7 +31,7 @@ class Store(Protocol):
     url: str
 
     def names(self) -> Iterator[str]:
-        """Yields the files that are not hidden, also those of folders below, in sorted order."""
+        """Yields the files that are not hidden, also those of folders below, in no order."""
 
     def exists(self, name: str) -> bool:
         """Tells whether there is such a file or folder."""
@@ -61,13 +63,10 @@ class LocalStore:
         self.folder, self.url = folder.absolute(), str(folder)
 
     def names(self) -> Iterator[str]:
-        """Yields the files that are not hidden, in sorted order."""
+        """Yields the files that are not hidden, as the disk gives them."""
         if not self.folder.is_dir():
             raise ValueError(f"no photo folder at {self.folder}")
-        for path in sorted(self.folder.rglob("*")):
-            name = path.relative_to(self.folder)
-            if path.is_file() and not _hidden(name.as_posix()):
-                yield name.as_posix()
+        yield from _walk(self.folder, "")
 
     def exists(self, name: str) -> bool:
         """Tells whether there is such a file or folder."""
@@ -117,11 +116,10 @@ class RemoteStore:
         return self.__dict__ | {"_listing": None, "_folders": set()}
 
     def names(self) -> Iterator[str]:
-        """Yields the files that are not hidden, in sorted order."""
-        listed = sorted(name for name in self._states() if not _hidden(name))
-        if not listed:
+        """Yields the files that are not hidden, in the order of the listing."""
+        if not self._states():
             raise ValueError(f"no photos below {self.url}")
-        yield from listed
+        yield from (name for name in self._states() if not _hidden(name))
 
     def exists(self, name: str) -> bool:
         """Tells whether there is such a file or folder."""
@@ -188,6 +186,31 @@ def _patiently(call: Callable[[], T], what: str) -> T:
             logger.warning("%s: %s; attempt %d of %d", what, error, attempt, ATTEMPTS)
             time.sleep(FIRST_PAUSE_S * 2 ** (attempt - 1))
     return call()
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[str]:
+    """Yields the files below a folder; memory holds the names of folders alone.
+
+    A name that is no UTF-8 comes with escapes: no table can hold it, and it ends in the rejects.
+    """
+    below = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                below.append(entry.name)
+            elif entry.is_file():
+                yield prefix + entry.name.encode("utf-8", "surrogateescape").decode(
+                    "utf-8", "backslashreplace"
+                )
+    for name in below:
+        yield from _walk(folder / name, f"{prefix}{name}/")
+
+
+def digest_of(files: Iterable[bytes]) -> str:
+    """Returns one SHA-256 over the bytes of several files, in their order."""
+    return hashlib.sha256(b"".join(hashlib.sha256(data).digest() for data in files)).hexdigest()
 
 
 def _hidden(name: str) -> bool:

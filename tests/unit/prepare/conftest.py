@@ -12,6 +12,8 @@ from components.core import ShardManifest
 from components.face import FaceConfig
 from components.model import ModelConfig
 from components.prepare import PrepareConfig
+from components.prepare.engines import PlainEngine
+from components.prepare.pipeline import prepare_with
 from tests.factories import tiny_base
 
 
@@ -43,16 +45,22 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
     return ModelConfig(base=str(tiny_base(tmp_path_factory.mktemp("tiny") / "base")))
 
 
+class Interrupted(PlainEngine):
+    """Stops after some rows, as Ctrl-C would; None never stops."""
+
+    def __init__(self, stop_after: int | None) -> None:
+        self.stop_after = stop_after
+
+    def rows(self, *args, **kwargs):
+        for count, row in enumerate(super().rows(*args, **kwargs)):
+            if count == self.stop_after:
+                raise KeyboardInterrupt
+            yield row
+
+
 @pytest.fixture
 def prepare_plainly(tmp_path: Path, model: ModelConfig) -> Callable[..., ShardManifest]:
     """The whole of `prepare`, with a plain loop where Ray Data stands."""
-    from components.prepare.journal import Journal
-    from components.prepare.outputs import finish
-    from components.prepare.people import with_people
-    from components.prepare.pipeline import make_plan, slices, write_shards
-    from components.prepare.sources import Library
-    from components.prepare.spec import resolve
-    from components.prepare.stages import EncodeStage, FaceStage
 
     def run(
         source: Path | None,
@@ -61,24 +69,9 @@ def prepare_plainly(tmp_path: Path, model: ModelConfig) -> Callable[..., ShardMa
         stop_after: int | None = None,
         face: FaceConfig | None = None,
     ) -> ShardManifest:
-        config, out = config or PrepareConfig(), out or tmp_path / "out"
-        spec = resolve(config, face or FaceConfig(), model)
-        library = Library(config, source)
-        records = with_people(library.records(), library, spec, out)
-        journal = Journal(out, spec.work)
-        journal.keep_valid(records, library)
-        plan = make_plan(records, journal, config.samples_per_shard)
-        if plan:
-            faces, encode = FaceStage(spec, library), EncodeStage(spec, model)
-            tables = (encode(faces(table)) for table in slices(plan, config.batch_size))
-            rows = (row for table in tables for row in table.to_pylist())
-            write_shards(interrupted(rows, stop_after), plan, journal, library, config.near_duplicate_bits)
-        return finish(out, journal, spec, 1.0, library)
-
-    def interrupted(rows, stop_after):
-        for count, row in enumerate(rows):
-            if count == stop_after:
-                raise KeyboardInterrupt
-            yield row
+        return prepare_with(
+            Interrupted(stop_after), config=config or PrepareConfig(), face=face or FaceConfig(), model=model,
+            source_folder=source, folder=out or tmp_path / "out",
+        )  # fmt: skip
 
     return run

@@ -10,6 +10,7 @@ from PIL import Image, ImageEnhance
 
 from components.prepare import PrepareConfig
 from components.prepare.doubles import Doubles, picture_hash
+from components.prepare.sources import Catalogue
 from components.shards import verify_shards
 
 ALL_TRAIN = {"validation_share": 0.0, "heldout_share": 0.0}
@@ -50,7 +51,7 @@ def row(file: str, sha256: str, picture: int, face: int = 0, reason: str | None 
 
 def test_the_index_finds_what_a_search_by_hand_finds() -> None:
     rng = np.random.default_rng(0)
-    doubles = Doubles([], 10)
+    doubles = Doubles(Catalogue(), 10)
     kept: dict[str, int] = {}
     for i in range(3000):  # more than the index holds at first
         start = rng.choice(list(kept.values())) if i % 3 == 2 else int.from_bytes(rng.bytes(32), "big")
@@ -68,14 +69,14 @@ def test_the_index_finds_what_a_search_by_hand_finds() -> None:
 
 
 def test_all_faces_of_a_photo_share_its_fate() -> None:
-    doubles = Doubles([], 4)
+    doubles = Doubles(Catalogue(), 4)
     first = [doubles.judge(row("a", "1", 0, face)) for face in (0, 1)]
     second = [doubles.judge(row("b", "2", 1, face)) for face in (0, 1)]
     assert [r["reason"] for r in first + second] == [None, None, "near_duplicate", "near_duplicate"]
 
 
 def test_rejected_photos_are_no_originals() -> None:
-    doubles = Doubles([], None)
+    doubles = Doubles(Catalogue(), None)
     assert doubles.judge(row("a", "1", 0, reason="no_face"))["reason"] == "no_face"
     assert doubles.judge(row("b", "1", 0))["reason"] is None
     again = doubles.judge(row("c", "1", 0))
