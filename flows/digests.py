@@ -1,6 +1,5 @@
 """Identities of what a stage reads besides its settings: weights, photos, code."""
 
-from pathlib import Path
 from typing import Any
 
 from components.core import fingerprint, sha256_file, sha256_folder
@@ -19,13 +18,6 @@ def weights_digest(base: str) -> str:
         name = path.relative_to(folder).as_posix()
         parts[name] = sha256_file(path) if stat.st_size <= small else [stat.st_size, stat.st_mtime_ns]
     return fingerprint(parts)
-
-
-def listing_digest(folder: Path) -> str:
-    """Returns the identity of a folder of photos: names, sizes and times of change, without reading them."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    stats = ((path, path.stat()) for path in files)
-    return fingerprint([[path.relative_to(folder).as_posix(), s.st_size, s.st_mtime_ns] for path, s in stats])
 
 
 def code_digest(part: str) -> str:

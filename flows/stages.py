@@ -25,7 +25,7 @@ from components.core import (
     fingerprint,
 )
 from flows.config import PipelineConfig, anchored
-from flows.digests import code_digest, listing_digest, weights_digest
+from flows.digests import code_digest, weights_digest
 from flows.environment import PROJECT, cores
 from flows.stage_work import (
     draw_portraits,
@@ -55,6 +55,7 @@ class Stage:
         upstream: Stages whose records it reads, given the config.
         shared: Its folder is shared by all runs with the same fingerprint.
         always: Runs even when its record is there; it keeps a finer account of its own.
+        changeable: Settings that change no sample, and so not its folder.
         apart: Works in a folder named after its fingerprint: other settings never meet its checkpoints.
         workers: Number of its processes that compute at once, given the config.
     """
@@ -67,6 +68,7 @@ class Stage:
     shared: bool = False
     always: bool = False
     apart: bool = False
+    changeable: tuple[str, ...] = ()
     workers: Callable[[PipelineConfig], int] = lambda config: 1
 
 
@@ -81,6 +83,13 @@ STAGES: dict[str, Stage] = {
         ("prepare", "face", "shards"),
         upstream=lambda config: () if config.photos or not config.prepare.needs_folder else ("portraits",),
         shared=True,
+        changeable=(
+            "prepare.max_reject_share",
+            "prepare.face_workers",
+            "prepare.face_gpus",
+            "prepare.encode_workers",
+            "prepare.contact_sheet_samples",
+        ),
         workers=lambda config: _cpus(config),
     ),
     "train": Stage(
@@ -141,7 +150,7 @@ def execute(name: str, config: PipelineConfig, out: Path) -> Record:
     """
     stage = stage_named(name)
     identity = stage_fingerprint(name, config, out.parent)
-    folder = stage_folder(name, config, identity)
+    folder = stage_folder(name, config, out.parent)
     if (found := _finished(stage, out, identity)) and not stage.always:
         logger.info("%s: done before (%s), nothing to do", name, identity)
         return found
@@ -164,28 +173,39 @@ def _work(name: str, config: PipelineConfig, folder: Path, records: Path, identi
     return record.model_copy(update={"fingerprint": identity, "seconds": round(time.monotonic() - start, 3)})
 
 
-def stage_folder(name: str, config: PipelineConfig, identity: str) -> Path:
-    """Returns the folder that the stage works in, absolute."""
+def stage_folder(name: str, config: PipelineConfig, records: Path) -> Path:
+    """Returns the folder that the stage works in, absolute: other photos than last time change nothing."""
     stage = STAGES[name]
     if stage.shared:
-        return PROJECT / config.cache / name / identity
-    return PROJECT / config.folder / name / (identity if stage.apart else "")
+        return PROJECT / config.cache / name / stage_fingerprint(name, config, records, of_folder=True)
+    apart = stage_fingerprint(name, config, records) if stage.apart else ""
+    return PROJECT / config.folder / name / apart
 
 
-def stage_fingerprint(name: str, config: PipelineConfig, records: Path) -> str:
-    """Returns the identity of a stage's result: settings, code, weights, fingerprints of what it reads."""
+def stage_fingerprint(name: str, config: PipelineConfig, records: Path, *, of_folder: bool = False) -> str:
+    """Returns the identity of a stage's result: settings, code, weights, fingerprints of what it reads.
+
+    Args:
+        name: Name of the stage.
+        config: The run's config.
+        records: Folder of the records of earlier stages.
+        of_folder: Leave out which photos there are, and settings that change none of the samples: the stage
+            then goes on in the folder where it left off.
+    """
     stage = stage_named(name)
     settings = {key: _setting(config, key) for key in stage.settings}
+    if of_folder:
+        for key in stage.changeable:
+            room, _, setting = key.partition(".")
+            settings[room].pop(setting)
     upstream = {
         other: read_record(STAGES[other].record, records).fingerprint for other in stage.upstream(config)
     }
     inputs: dict[str, Any] = {}
     if "model" in stage.settings:
         inputs["base"] = weights_digest(config.model.base)
-    if "photos" in stage.settings and config.photos:
-        inputs["photos"] = listing_digest(photo_folder(config, records))
-    if name == "prepare" and config.prepare.sources:
-        inputs["sources"] = _sources_digest(config)
+    if name == "prepare" and not of_folder:
+        inputs["photos"] = _listing(config, records)
     return fingerprint(name, settings, upstream, inputs, [code_digest(room) for room in stage.rooms])
 
 
@@ -237,11 +257,12 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _sources_digest(config: PipelineConfig) -> str:
-    """Returns the identity of the files of all sources that have a place of their own."""
+def _listing(config: PipelineConfig, records: Path) -> str:
+    """Returns the identity of the photos' files; drawn people are known by the record of their stage."""
     from components.prepare import sources_digest
 
-    return sources_digest(anchored(config).prepare)
+    own = photo_folder(config, records) if config.photos and config.prepare.needs_folder else None
+    return sources_digest(anchored(config).prepare, own)
 
 
 def _cpus(config: PipelineConfig) -> int:

@@ -150,7 +150,6 @@ def ray_dataset(
     """Describes the work as one Dataset; nothing runs yet. Blocks are slices, and keep their order."""
     import ray
     from ray.data import ActorPoolStrategy
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     cpus, gpus = (int(ray.cluster_resources().get(kind, 0)) for kind in ("CPU", "GPU"))
@@ -158,13 +157,12 @@ def ray_dataset(
     face_workers = config.face_workers or max(1, cpus if on_gpu else cpus // 2)
     encode_workers = config.encode_workers or (max(1, gpus) if on_gpu else max(1, cpus // 2))
     share = min(1.0, cpus / (face_workers + encode_workers))
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     photos = ray.data.read_datasource(
         slices_source(plan, config.batch_size),
         override_num_blocks=len(plan.names),
         # The catalogue is a file of this machine, and reading it takes no core.
         num_cpus=0,
-        scheduling_strategy=here,
+        label_selector={"ray.io/node-id": ray.get_runtime_context().get_node_id()},
         concurrency=1,
     )
     photos.context.target_max_block_size = 1  # a packed slice is a block

@@ -113,10 +113,17 @@ class Library:
         raise OutsideError(f"{file!r} is of no source; there are: {', '.join(self.sources)}")
 
 
-def sources_digest(config: PrepareConfig) -> str:
-    """Returns the identity of the files of all sources with a path of their own; none is read."""
-    placed = tuple(source for source in config.sources if source.path is not None)
-    return Library(config.model_copy(update={"sources": placed})).digest() if placed else ""
+def sources_digest(config: PrepareConfig, folder: Path | None = None) -> str:
+    """Returns the identity of the files of all sources, none of which is read.
+
+    Args:
+        config: Sources; those without a path count only with a folder.
+        folder: The user's photo folder, None where the run draws its people.
+    """
+    placed = tuple(source for source in config.sources if source.path is not None or folder is not None)
+    if not placed and folder is None:
+        return ""
+    return Library(config.model_copy(update={"sources": placed}), folder).digest()
 
 
 def read_folder(folder: Path, config: PrepareConfig) -> list[PhotoRecord]:

@@ -12,7 +12,7 @@ from flows import stages
 from flows.config import resolve
 from flows.pipeline import data_stages
 from flows.stage_work import model_uri
-from flows.stages import STAGES, execute, finished, stage_fingerprint, threads_for
+from flows.stages import STAGES, execute, finished, stage_fingerprint, stage_folder, threads_for
 
 
 @pytest.fixture
@@ -168,6 +168,38 @@ def test_sources_with_places_of_their_own_need_no_drawn_people(config, tmp_path,
     assert stage_fingerprint("prepare", own, records) != before
     assert data_stages(own) == ("prepare",)
     assert data_stages(with_sources({"path": str(photos)}, {"name": "drawn"})) == ("portraits", "prepare")
+
+
+def test_new_photos_are_noticed_and_go_into_the_same_folder(config, tmp_path, calls):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "a.png").write_bytes(b"1")
+    own = config.model_copy(update={"photos": str(photos)})
+    records = Path(config.root, "one", "records")
+    (first,) = run(own, "prepare")
+    assert finished("prepare", own, records / "prepare.json") == first
+    (photos / "b.png").write_bytes(b"2")
+    assert finished("prepare", own, records / "prepare.json") is None
+    (second,) = run(own, "prepare")
+    assert calls == ["prepare", "prepare"]
+    assert second.fingerprint != first.fingerprint  # so that training starts anew
+    assert second.folder == first.folder  # so that its work is kept
+
+
+def test_settings_that_change_no_sample_keep_the_folder(config, calls):
+    def with_settings(**values):
+        return config.model_copy(update={"prepare": config.prepare.model_copy(update=values)})
+
+    run(config, "portraits", "prepare")
+    records = Path(config.root, "one", "records")
+    before = stage_folder("prepare", config, records)
+    for setting in STAGES["prepare"].changeable:
+        name = setting.removeprefix("prepare.")
+        assert name in PrepareConfig.model_fields
+        other = with_settings(**{name: 0.9 if "share" in name or "gpus" in name else 3})
+        assert stage_folder("prepare", other, records) == before
+        assert finished("prepare", other, records / "prepare.json") is None
+    assert stage_folder("prepare", with_settings(min_face_px=30), records) != before
 
 
 def test_the_model_of_a_batch_is_asked_for_or_own_or_the_champion(config, tmp_path):
