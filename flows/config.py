@@ -22,7 +22,7 @@ from components.core import (
     load_yaml,
     write_text_atomic,
 )
-from components.evaluation import EvaluationConfig
+from components.evaluation import AblationConfig, EvaluationConfig
 from components.face import FaceConfig
 from components.inference import BatchConfig
 from components.model import ModelConfig
@@ -72,6 +72,7 @@ class PipelineConfig(StrictConfig):
     model: ModelConfig = ModelConfig()
     train: TrainConfig = TrainConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    ablation: AblationConfig = AblationConfig()
     registry: RegistryConfig = RegistryConfig()
     batch: BatchConfig = BatchConfig()
     runtime: RuntimeConfig = RuntimeConfig()

@@ -33,22 +33,24 @@ def _worth_retrying(task_: Any, run: Any, state: Any) -> bool:
     retry_condition_fn=_worth_retrying,
     persist_result=False,
 )
-def run_stage(name: str, config: PipelineConfig, config_file: Path) -> Record:
+def run_stage(name: str, config: PipelineConfig, config_file: Path, label: str | None = None) -> Record:
     """Runs one stage to its end and returns its record.
 
     Args:
         name: Name of the stage.
         config: The run's config.
         config_file: Where it is stored; records/ and logs/ are beside it.
+        label: What to call it in Prefect's pages and in the terminal; None: its name.
 
     Raises:
         StageFailed: The stage ended with an error; the message holds its last lines.
     """
+    label = label or name
     out = config_file.parent / "records" / f"{name}.json"
     logger = get_run_logger()
     if kept := finished(name, config, out):
-        logger.info("%s: done before, kept", name)
-        progress.tell(progress.Step(name, kept.count_out, kept.count_out, state="kept"))
+        logger.info("%s: done before, kept", label)
+        progress.tell(progress.Step(label, kept.count_out, kept.count_out, state="kept"))
         return kept
     call = StageCall(
         stage=name,
@@ -59,16 +61,16 @@ def run_stage(name: str, config: PipelineConfig, config_file: Path) -> Record:
         local_base=(PROJECT / config.model.base).is_dir(),
         timeout_s=config.runner.timeout_s,
     )
-    with _Page(name) as page:
+    with _Page(label) as page:
 
         def on_line(line: str) -> None:
             logger.info("%s", line)
-            if step := progress.parse(name, line):
+            if step := progress.parse(label, line):
                 page.show(step)
 
         make_runner(config.runner.kind, config.runner.ray_address).run(call, on_line)
     record = STAGES[name].record.load(out)
-    progress.tell(progress.Step(name, record.count_out, record.count_out, state="done"))
+    progress.tell(progress.Step(label, record.count_out, record.count_out, state="done"))
     return record
 
 

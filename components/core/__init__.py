@@ -1,9 +1,12 @@
 """What every room may use: strict config, frozen records, safe files, runtime choices, progress."""
 
 from components.core.artifacts import (
+    Ablation,
     Checkpoint,
+    CopyingFigures,
     EvaluationReport,
     IdentityFigures,
+    ObedienceFigures,
     Personalization,
     PhotoFolder,
     Promotion,
@@ -26,9 +29,12 @@ from components.core.storage import (
 )
 
 __all__ = [
+    "Ablation",
     "Checkpoint",
+    "CopyingFigures",
     "EvaluationReport",
     "IdentityFigures",
+    "ObedienceFigures",
     "Personalization",
     "PhotoFolder",
     "Progress",

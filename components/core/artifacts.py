@@ -115,6 +115,30 @@ class IdentityFigures(StrictConfig):
     no_face_rate: float = Field(default=0.0, ge=0, le=1)
 
 
+class CopyingFigures(StrictConfig):
+    """How near pictures come to the very photo, and how much they vary; None: could not be measured."""
+
+    generated: float = Field(description="correlation of pixels with the reference photo; 1 is a copy")
+    other_photo: float | None = Field(description="the same of other real photos of the person")
+    diversity: float | None = Field(description="1 - mean correlation between the pictures of a reference")
+    base_diversity: float | None = Field(description="the same between pictures of the base model alone")
+    very_photo: float | None = Field(default=None, description="identity judge: with the photo given")
+    other_photos: float | None = Field(default=None, description="identity judge: with the person's others")
+    pose_change: float | None = Field(default=None, description="from the photo, in distances of the eyes")
+    pose_change_real: float | None = Field(default=None, description="of other real photos")
+    expression_change: float | None = None
+    expression_change_real: float | None = None
+
+
+class ObedienceFigures(StrictConfig):
+    """Share of checkable wishes in prompts that pictures met, mean over people."""
+
+    obeyed: float = Field(ge=0, le=1)
+    interval: tuple[float, float]
+    base: float | None = Field(default=None, description="the base model alone, asked the same")
+    clip_t: float | None = None
+
+
 class EvaluationReport(Record):
     """count_in = references, count_out = pictures generated and scored."""
 
@@ -123,7 +147,21 @@ class EvaluationReport(Record):
     report_html: str
     people: int = Field(ge=0)
     identity: IdentityFigures
+    second: IdentityFigures | None = Field(default=None, description="the same by the second recogniser")
     colour: IdentityFigures | None = Field(default=None, description="the same by the colour-histogram judge")
+    copying: CopyingFigures | None = None
+    obedience: ObedienceFigures | None = None
+
+
+class Ablation(Record):
+    """count_in = variants asked for, count_out = variants in the table."""
+
+    stage: ClassVar[str] = "ablate"
+    folder: str
+    report_json: str
+    report_html: str
+    verdicts: dict[str, str] = Field(default={}, description="what the table says of each variant")
+    missing: tuple[str, ...] = Field(default=(), description="variants that failed")
 
 
 class Promotion(Record):

@@ -1,11 +1,13 @@
 """Settings of the evaluation: whom to draw, how often, with which dials, and how the judges look."""
 
-from typing import Literal
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from components.core import StrictConfig
 from components.inference import Dials
+
+SweptDial = Literal["sigma", "gamma", "alpha", "m", "guidance_scale", "strength"]
 
 
 class EvaluationConfig(StrictConfig):
@@ -33,6 +35,19 @@ class EvaluationConfig(StrictConfig):
         bootstrap_samples: Resamples of an interval.
         confidence: Coverage that intervals aim at.
         gallery_people: People shown in the report's picture grid.
+        m_values: Numbers of pseudo-words that are measured beside that of `dials`, on the same prompt (the
+            paper: 1 and 5).
+        m_pictures: Pictures of a reference for each of them; None draws `pictures_per_reference`.
+        prompt_sets: Sets of prompts for obedience, by name (see `prompt_sets/`) or as paths of YAML files.
+        prompt_people: People drawn for each prompt, taken evenly over groups and genders.
+        base_obedience: Draw the same prompts with the base model alone too: what obedience can be had.
+        sweeps: Values by dial for the curve of identity against obedience; a dial is sigma, gamma, alpha, m,
+            guidance_scale or strength (which starts from the reference photo). Every point has the prompts of
+            `prompt_sets`.
+        sweep_people: People of the curve, the first of those of `prompt_people`.
+        sweep_prompts: Prompts of the curve, the first of the sets.
+        clip: CLIP of CLIP-T: folder or hub id, or "base" for the base's own two towers; None measures none.
+        inception_onnx: Inception of FID and KID as ONNX; None takes the image encoder's features.
     """
 
     split: Literal["train", "validation", "heldout"] = "heldout"
@@ -52,6 +67,16 @@ class EvaluationConfig(StrictConfig):
     bootstrap_samples: int = Field(default=2000, ge=100, le=100_000)
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     gallery_people: int = Field(default=40, ge=1)
+    m_values: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    m_pictures: int | None = Field(default=None, ge=1)
+    prompt_sets: tuple[str, ...] = ()
+    prompt_people: int = Field(default=6, ge=2)
+    base_obedience: bool = True
+    sweeps: dict[SweptDial, tuple[float, ...]] = {}
+    sweep_people: int = Field(default=6, ge=2)
+    sweep_prompts: int = Field(default=4, ge=1)
+    clip: str | None = None
+    inception_onnx: str | None = None
 
     @field_validator("dials")
     @classmethod
@@ -73,3 +98,58 @@ class EvaluationConfig(StrictConfig):
         if "S*" in prompt:
             raise ValueError("must not hold S*: it is the prompt of the base model alone")
         return prompt
+
+    @model_validator(mode="after")
+    def _curve_has_prompts(self) -> Self:
+        if self.sweeps and not self.prompt_sets:
+            raise ValueError("sweeps need prompt_sets: the curve shows identity against obedience")
+        for dial, values in self.sweeps.items():
+            for value in values:
+                swept(self.dials, dial, value)
+        return self
+
+
+def swept(dials: Dials, dial: str, value: float) -> Dials:
+    """Returns the dials with one of them turned.
+
+    Raises:
+        ValueError: The dial cannot take the value.
+    """
+    turned = dials.model_dump() | {dial: int(value) if dial == "m" else value}
+    return Dials.parse(turned, source=f"evaluation.sweeps.{dial}")
+
+
+VariantName = Literal[
+    "full",
+    "no-visual-branch",
+    "no-visual-regularizer",
+    "no-face-loss",
+    "no-text-regularizer",
+    "no-text-branch",
+    "batch-fusion",
+    "no-lora",
+]
+
+
+class AblationConfig(StrictConfig):
+    """What photoverse/ablate trains and measures.
+
+    Attributes:
+        variants: Lines of the table (see `ablation.VARIANTS`); "full" is always among them.
+        settings: Laid over the run's own for all variants alike, nested as in a profile: fewer steps, fewer
+            pictures.
+        confidence: Coverage that the intervals of differences aim at.
+        bootstrap_samples: Resamples of people behind them.
+    """
+
+    variants: tuple[VariantName, ...] = get_args(VariantName)
+    settings: dict[str, Any] = {}
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    bootstrap_samples: int = Field(default=2000, ge=100, le=100_000)
+
+    @field_validator("variants")
+    @classmethod
+    def _with_the_full_method(cls, variants: tuple[str, ...]) -> tuple[str, ...]:
+        if "full" not in variants:
+            raise ValueError("must hold 'full', the line that the others are compared with")
+        return tuple(dict.fromkeys(variants))

@@ -168,3 +168,36 @@ def colour_histograms(crops_uint8: NDArray, weights_HW: Floats, bins: int) -> Fl
         rows = np.arange(n)[:, None].repeat(index.shape[1], axis=1)
         np.add.at(histograms, (rows, index), share)
     return unit(np.sqrt(histograms))
+
+
+def face_shape(landmarks_N52: Floats) -> tuple[Floats, Floats]:
+    """Returns pose (N, 3) and expression (N, 2) as five landmarks tell them, in units of the eyes' distance.
+
+    Pose: where the nose lies to the side of the middle between the eyes (turning), how far below it
+    (nodding), and the roll of the eyes in radians. Expression: the mouth's width, and how far below the eyes
+    it is.
+
+    Args:
+        landmarks_N52: (N, 5, 2) left eye, right eye, nose, left and right corner of the mouth, in pixels.
+    """
+    points = np.asarray(landmarks_N52, dtype=np.float64)
+    left, right, nose = points[:, 0], points[:, 1], points[:, 2]
+    across = right - left
+    scale = np.maximum(np.linalg.norm(across, axis=1), 1e-6)[:, None]
+    along = across / scale
+    down = np.stack([-along[:, 1], along[:, 0]], axis=1)
+
+    def seen(point: Floats) -> Floats:
+        offset = (point - (left + right) / 2) / scale
+        return np.stack([(offset * along).sum(1), (offset * down).sum(1)], axis=1)
+
+    roll = np.arctan2(across[:, 1], across[:, 0])
+    mouth_left, mouth_right = seen(points[:, 3]), seen(points[:, 4])
+    width = np.linalg.norm(mouth_right - mouth_left, axis=1)
+    drop = (mouth_left[:, 1] + mouth_right[:, 1]) / 2
+    return np.column_stack([seen(nose), roll]), np.column_stack([width, drop])
+
+
+def shape_change(shapes_ND: Floats, reference_D: Floats) -> Floats:
+    """Returns (N,): how far pose or expression are from the reference's, as root of the summed squares."""
+    return np.linalg.norm(np.asarray(shapes_ND) - np.asarray(reference_D)[None], axis=-1)

@@ -16,7 +16,8 @@ from PIL import Image
 from components.core import Checkpoint, RuntimeConfig
 from components.evaluation.config import EvaluationConfig
 from components.evaluation.data import Photo
-from components.inference import Dials, IdentityCard, Personalizer
+from components.evaluation.generate import Shot
+from components.inference import IdentityCard, Personalizer
 
 if TYPE_CHECKING:
     from components.face import FaceConfig
@@ -50,17 +51,17 @@ class PersonalizerGenerator:
         loaded = Personalizer.load(Path(checkpoint.adapter), model, face, runtime, model_version=version)
         return cls(loaded, config)
 
-    def __call__(self, references: Sequence[Photo | None], seeds: Sequence[int]) -> list[Image.Image]:
-        """Returns one picture for each, with its recipe."""
-        self._make_cards([photo for photo in references if photo is not None])
-        config = self._config
+    def __call__(self, shots: Sequence[Shot]) -> list[Image.Image]:
+        """Returns one picture for each shot, with its recipe."""
+        self._make_cards([shot.reference for shot in shots if shot.reference is not None])
         return self._personalizer.generate(
-            [None if photo is None else self._cards[photo.key] for photo in references],
-            [config.base_prompt if photo is None else config.prompt for photo in references],
-            seeds,
-            [base_dials(config.dials) if photo is None else config.dials for photo in references],
-            [config.negative_prompt] * len(seeds),
-            batch_size=config.batch_size,
+            [None if shot.reference is None else self._cards[shot.reference.key] for shot in shots],
+            [shot.prompt for shot in shots],
+            [shot.seed for shot in shots],
+            [shot.dials for shot in shots],
+            [self._config.negative_prompt] * len(shots),
+            start_images=[start_of(shot) for shot in shots],
+            batch_size=self._config.batch_size,
         )
 
     def _make_cards(self, photos: Sequence[Photo]) -> None:
@@ -72,12 +73,8 @@ class PersonalizerGenerator:
         self._cards |= {photo.key: card for photo, card in zip(new, cards, strict=True)}
 
 
-def base_dials(dials: Dials) -> Dials:
-    """Returns dials that leave the base model alone, with the same sampler."""
-    return Dials(
-        gamma=1,
-        sigma=0,
-        alpha=0,
-        guidance_scale=dials.guidance_scale,
-        num_inference_steps=dials.num_inference_steps,
-    )
+def start_of(shot: Shot) -> Image.Image | None:
+    """Returns what a picture with a strength starts from: the reference's own picture."""
+    if shot.dials.strength is None or shot.reference is None:
+        return None
+    return Image.fromarray(shot.reference.target_uint8)

@@ -19,7 +19,7 @@ from components.core import atomic_path, write_text_atomic
 from components.evaluation.data import Photo
 from components.evaluation.scores import COLUMNS, JudgeFigures
 
-REPORT_SCHEMA = 1
+REPORT_SCHEMA = 2
 THUMBNAIL_PX = 192  # twice the width of a picture on the page
 JUDGE_WORDS = {
     "identity": "Identity net: an ArcFace-style recogniser on the aligned face; training may have used it.",
@@ -168,8 +168,21 @@ def write_html(
     gallery: Sequence[GalleryRow],
     base_pictures: Sequence[NDArray[np.uint8]],
     gallery_people: int,
+    extras: dict[str, Any],
+    curve_plot: str | None = None,
 ) -> None:
-    """Writes `report.html`."""
+    """Writes `report.html`.
+
+    Args:
+        path: The page.
+        facts: What was judged.
+        tables: One a judge.
+        gallery: Rows of the picture grid.
+        base_pictures: Of the base model alone.
+        gallery_people: How many people the grid shows in order of name.
+        extras: What was measured beside identity, as plain values.
+        curve_plot: The trade-off as a data URI.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
@@ -181,6 +194,8 @@ def write_html(
     environment.filters["thumbnail"] = thumbnail_data_uri
     page = environment.get_template("report.html.j2").render(
         facts=facts,
+        extras=extras,
+        curve_plot=curve_plot,
         tables=tables,
         columns=COLUMNS,
         column_words=COLUMN_WORDS,

@@ -16,8 +16,11 @@ from components.core import (
     fingerprint,
     sha256_file,
 )
+from components.evaluation.clip_score import ClipScorer, load_clip, load_image_tower
 from components.evaluation.config import EvaluationConfig
 from components.evaluation.data import Photo, choose_people, choose_references, load_photos
+from components.evaluation.evidence import Evidence
+from components.evaluation.extras import Extras, extras_metrics
 from components.evaluation.facts import write_report
 from components.evaluation.generate import (
     Generator,
@@ -26,10 +29,17 @@ from components.evaluation.generate import (
     make_missing,
     plan_base_shots,
     plan_shots,
+    read_cost,
 )
 from components.evaluation.judges import FaceFinder, load_judges
-from components.evaluation.panel import Evidence, judge
+from components.evaluation.looks import Looker, judge_curve, judge_obedience
+from components.evaluation.obedience import load_reader
+from components.evaluation.panel import judge
+from components.evaluation.prompts import load_prompt_set
+from components.evaluation.quality import Quality, inception_features, measure_quality
+from components.evaluation.series import plan_series
 from components.evaluation.tracking import log_to_run
+from components.inference import Dials
 
 if TYPE_CHECKING:
     from components.face import FaceConfig
@@ -68,6 +78,7 @@ def evaluate(
     from components.evaluation.personalizer import PersonalizerGenerator
     from components.face import load_detector
 
+    sets = [load_prompt_set(name) for name in config.prompt_sets]
     photos = choose_people(load_photos(manifest, config.split), config.people)
     judges = load_judges(
         face,
@@ -76,13 +87,57 @@ def evaluate(
         judge_onnx=config.judge_onnx,
         colour_bins=config.colour_bins,
     )
+    reader = load_reader(Path(model.base)) if sets else None
+    for prompt in (prompt for one in sets for prompt in one.prompts):
+        if reader:
+            reader.check(prompt.expects)
     pictures = folder / f"pictures-{made_from(config, model, checkpoint)}"
+
+    def folder_of(prompt: str, dials: Dials) -> Path:
+        return folder / f"pictures-{series_mark(config, model, checkpoint, prompt, dials)}"
+
     generator = PersonalizerGenerator.load(config, model, face, runtime, checkpoint)
+    finder = FaceFinder(load_detector(face))
     evidence = gather(config, photos, generator, pictures)
-    verdict = judge(config, evidence, FaceFinder(load_detector(face)), judges)
-    report = write_report(config, evidence, verdict, checkpoint, folder, model_base=Path(model.base).name)
-    log_to_run(tracking, checkpoint.mlflow_run_id, verdict.tables, folder)
+    series = plan_series(config, evidence.references, sets, folder_of)
+    make_missing([shot for one in series for shot in one.shots], generator, config.batch_size)
+    verdict = judge(config, evidence, finder, judges)
+    clip = load_clip(config.clip, model)
+    looker = Looker(config, finder, judges[0], evidence.photos, reader, clip)
+    extras = Extras(
+        protocol=[looker.point([one], one.label) for one in series if one.kind == "protocol"],
+        obedience=judge_obedience(looker, series, sets),
+        curve=judge_curve(looker, series),
+        quality=quality_of(config, model, evidence, clip),
+        cost=read_cost(pictures / "cost.json"),
+    )
+    report = write_report(
+        config, evidence, verdict, checkpoint, folder, model_base=Path(model.base).name, extras=extras
+    )
+    log_to_run(tracking, checkpoint.mlflow_run_id, verdict.tables, folder, extras_metrics(report, extras))
     return report
+
+
+def quality_of(
+    config: EvaluationConfig, model: "ModelConfig", evidence: Evidence, clip: ClipScorer | None
+) -> Quality:
+    """Returns FID, KID and sharpness through the features that are at hand."""
+    if config.inception_onnx:
+        features, name = inception_features(Path(config.inception_onnx)), "Inception"
+    else:
+        clip = clip or load_image_tower(model)
+        features, name = clip.images, f"CLIP ({clip.name})"
+    real = [photo.target_uint8 for photo in evidence.photos]
+    made = [picture for row in evidence.generated for picture in row]
+    return measure_quality(real, made, evidence.base, features, name, config.seed)
+
+
+def series_mark(
+    config: EvaluationConfig, model: "ModelConfig", checkpoint: Checkpoint, prompt: str, dials: Dials
+) -> str:
+    """Returns 16 hex digits of everything that the pixels of a series depend on, save person and seed."""
+    adapter = sha256_file(Path(checkpoint.adapter))
+    return fingerprint("series", adapter, model, dials, prompt, config.negative_prompt)
 
 
 def made_from(config: EvaluationConfig, model: "ModelConfig", checkpoint: Checkpoint) -> str:
@@ -103,10 +158,12 @@ def gather(config: EvaluationConfig, photos: Sequence[Photo], generator: Generat
     index = {photo.key: i for i, photo in enumerate(photos)}
     shots: list[list[Shot]] = plan_shots(config, references, folder)
     base_shots = plan_base_shots(config, references, folder)
-    make_missing([shot for row in shots for shot in row] + base_shots, generator, config.batch_size)
+    wanted = [shot for row in shots for shot in row]
+    make_missing([*wanted, *base_shots], generator, config.batch_size, folder / "cost.json")
     return Evidence(
         photos=photos,
         reference_R=np.array([index[reference.key] for reference in references]),
         generated=[load_pictures(row) for row in shots],
         base=load_pictures(base_shots),
+        files=[[shot.path for shot in row] for row in shots],
     )

@@ -1,7 +1,7 @@
 """The figures and the report, in the MLflow run of the checkpoint."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from components.core import TrackingConfig
@@ -38,7 +38,11 @@ def _plain(name: str) -> str:
 
 
 def log_to_run(
-    tracking: TrackingConfig, run_id: str | None, tables: Sequence[JudgeFigures], folder: Path
+    tracking: TrackingConfig,
+    run_id: str | None,
+    tables: Sequence[JudgeFigures],
+    folder: Path,
+    more: Mapping[str, float | None] | None = None,
 ) -> None:
     """Logs figures and report to the run; says so and goes on where the checkpoint has none."""
     if run_id is None:
@@ -51,7 +55,9 @@ def log_to_run(
 
     client = MlflowClient(tracking_uri=tracking.uri)
     now = int(time.time() * 1000)
-    metrics = [Metric(name, value, now, 0) for name, value in figure_metrics(tables).items()]
+    known = {_plain(name): value for name, value in (more or {}).items() if value is not None}
+    named = figure_metrics(tables) | known
+    metrics = [Metric(name, value, now, 0) for name, value in named.items()]
     client.log_batch(run_id, metrics=metrics)
     for name in ("report.json", "report.html", "faces.png"):
         client.log_artifact(run_id, str(folder / name), artifact_path="evaluation")

@@ -10,24 +10,29 @@ from components.registry.config import GateThresholds, RegistryConfig, ServingLi
 
 if TYPE_CHECKING:
     from components.registry.answers import answer_of, log_fault, one_line
+    from components.registry.audit import Entry, read_entries
     from components.registry.engine import Drawn, Engine, Job, PersonalizerEngine, Result, load_engine
     from components.registry.gate import ChampionFigures, Decision, decide
     from components.registry.package import Package, read_package
     from components.registry.request import Request, decode_photo, parse_request, request_schema
     from components.registry.resolved import ResolvedModel, resolve
+    from components.registry.rollback import roll_back
     from components.registry.stage import promote
+    from components.registry.store import Store
 
 _HOME = {
     "ChampionFigures": "gate",
     "Decision": "gate",
     "Drawn": "engine",
     "Engine": "engine",
+    "Entry": "audit",
     "Job": "engine",
     "Package": "package",
     "PersonalizerEngine": "engine",
     "Request": "request",
     "ResolvedModel": "resolved",
     "Result": "engine",
+    "Store": "store",
     "answer_of": "answers",
     "decide": "gate",
     "decode_photo": "request",
@@ -36,9 +41,11 @@ _HOME = {
     "one_line": "answers",
     "parse_request": "request",
     "promote": "stage",
+    "read_entries": "audit",
     "read_package": "package",
     "request_schema": "request",
     "resolve": "resolved",
+    "roll_back": "rollback",
 }
 
 __all__ = [
@@ -46,6 +53,7 @@ __all__ = [
     "Decision",
     "Drawn",
     "Engine",
+    "Entry",
     "GateThresholds",
     "Job",
     "Package",
@@ -55,6 +63,7 @@ __all__ = [
     "ResolvedModel",
     "Result",
     "ServingLimits",
+    "Store",
     "answer_of",
     "decide",
     "decode_photo",
@@ -63,9 +72,11 @@ __all__ = [
     "one_line",
     "parse_request",
     "promote",
+    "read_entries",
     "read_package",
     "request_schema",
     "resolve",
+    "roll_back",
 ]
 
 

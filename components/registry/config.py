@@ -23,7 +23,15 @@ class GateThresholds(StrictConfig):
         champion_tolerance: Generated similarity may be at most this far below the champion's.
         worst_group_tolerance: The worst group may be at most this far below the champion's worst group.
         minimum_people: People that the evaluation must have looked at.
-        blocked_licences: Licences of training photos that forbid promotion.
+        obedience: At least this share of the checkable wishes in prompts must be met, where it was measured.
+        obedience_of_base: At least this share of what the base model alone meets, where it was measured.
+        copying: Pictures may correlate with the very photo by at most this (1 is a copy).
+        copy_margin: By the identity judge, pictures may be this much nearer to the very photo than to other
+            photos of the person; above that they copy the photo and not the person.
+        diversity: The pictures of one reference must differ by at least this (1 minus their correlation).
+        blocked_licences: Licences of training photos or of weights that forbid registration. A word that ends
+            in `*` blocks all that begin so.
+        licences_stated: Whether photos and weights without a stated licence forbid promotion.
     """
 
     reference_gain_low: float = Field(default=0.0, ge=-1, le=1, allow_inf_nan=False)
@@ -37,7 +45,13 @@ class GateThresholds(StrictConfig):
     champion_tolerance: float = Field(default=0.02, ge=0, le=1, allow_inf_nan=False)
     worst_group_tolerance: float = Field(default=0.05, ge=0, le=1, allow_inf_nan=False)
     minimum_people: int = Field(default=8, ge=2)
+    obedience: float = Field(default=0.0, ge=0, le=1, allow_inf_nan=False)
+    obedience_of_base: float = Field(default=0.5, ge=0, le=1, allow_inf_nan=False)
+    copying: float = Field(default=0.95, ge=-1, le=1, allow_inf_nan=False)
+    copy_margin: float = Field(default=0.15, ge=0, le=2, allow_inf_nan=False)
+    diversity: float = Field(default=0.02, ge=0, le=1, allow_inf_nan=False)
     blocked_licences: tuple[str, ...] = ()
+    licences_stated: bool = False
 
 
 class ServingLimits(StrictConfig):
@@ -69,6 +83,8 @@ class RegistryConfig(StrictConfig):
         challenger_alias: Alias of the newest version that the gate did not let through.
         thresholds: See `GateThresholds`.
         limits: See `ServingLimits`.
+        weight_licences: Licence by part of the weights that the model stands on: base, face nets. What a base
+            folder's MODEL_CARD.md says under "Licence:" is added to it.
         base_inside_mb: A base folder up to this size is stored with the model; a larger one by its name and
             hash.
     """
@@ -78,4 +94,5 @@ class RegistryConfig(StrictConfig):
     challenger_alias: str = Field(default="challenger", pattern=r"^[A-Za-z0-9_-]+$")
     thresholds: GateThresholds = GateThresholds()
     limits: ServingLimits = ServingLimits()
+    weight_licences: dict[str, str] = {}
     base_inside_mb: int = Field(default=100, ge=0)

@@ -28,6 +28,9 @@ class ChampionFigures(StrictConfig):
     identity: IdentityFigures
 
 
+UNSTATED = ("", "not stated", "unknown")
+
+
 @dataclass(frozen=True)
 class Check:
     """One rule: whether it holds, and the sentence that says so with both numbers."""
@@ -54,6 +57,7 @@ def decide(
     *,
     measured_on: str = "",
     licences: Mapping[str, int] | None = None,
+    weight_licences: Mapping[str, str] | None = None,
 ) -> Decision:
     """Decides whether the candidate becomes champion.
 
@@ -64,10 +68,13 @@ def decide(
         thresholds: What must be reached.
         measured_on: Identity of the people and settings that the candidate was judged with.
         licences: Number of training photos by licence.
+        weight_licences: Licence by part of the weights that it stands on.
     """
-    checks = list(_fatal_checks(candidate, checkpoint, licences or {}, thresholds))
-    if all(check.passed for check in checks):
+    checks = list(_fatal_checks(candidate, checkpoint, thresholds))
+    checks += _licence_checks(licences or {}, weight_licences or {}, thresholds)
+    if all(check.passed for check in checks if check.fatal):
         checks += _quality_checks(candidate, checkpoint, thresholds)
+        checks += _behaviour_checks(candidate, thresholds)
         checks += _champion_checks(candidate.identity, champion, thresholds, measured_on)
     failed = [check for check in checks if not check.passed]
     reasons = (*(f"failed: {c.reason}" for c in failed), *(f"passed: {c.reason}" for c in checks if c.passed))
@@ -77,21 +84,43 @@ def decide(
 
 
 def _fatal_checks(
-    candidate: EvaluationReport,
-    checkpoint: Checkpoint,
-    licences: Mapping[str, int],
-    thresholds: GateThresholds,
+    candidate: EvaluationReport, checkpoint: Checkpoint, thresholds: GateThresholds
 ) -> Iterator[Check]:
     figures = candidate.identity
     numbers = [figures.generated, *figures.generated_interval, figures.floor, figures.base_alone]
     numbers += [*figures.by_group.values(), figures.retrieval_top1, figures.no_face_rate]
     numbers += [checkpoint.reference_gain, *checkpoint.reference_gain_interval, *checkpoint.losses.values()]
+    for more in (candidate.obedience, candidate.copying):
+        values = more.model_dump().values() if more else ()
+        numbers += [value for value in values if isinstance(value, float)]
     finite = all(math.isfinite(number) for number in numbers)
     yield Check(finite, "all figures and losses are finite numbers", fatal=True)
     yield Check(candidate.count_out > 0, f"{candidate.count_out} pictures were judged, above 0", fatal=True)
-    blocked = {name: licences[name] for name in sorted(set(licences) & set(thresholds.blocked_licences))}
+
+
+def _licence_checks(
+    licences: Mapping[str, int], weights: Mapping[str, str], thresholds: GateThresholds
+) -> Iterator[Check]:
+    blocked = {name: licences[name] for name in sorted(licences) if _is_blocked(name, thresholds)}
     found = ", ".join(f"{count} photos under {name}" for name, count in blocked.items()) or "none"
     yield Check(not blocked, f"training photos under a blocked licence: {found}", fatal=True)
+    parts = [
+        f"{part} ({weights[part]})" for part in sorted(weights) if _is_blocked(weights[part], thresholds)
+    ]
+    yield Check(not parts, f"weights under a blocked licence: {', '.join(parts) or 'none'}", fatal=True)
+    if thresholds.licences_stated:
+        silent = [f"{count} photos" for name, count in licences.items() if name in UNSTATED]
+        silent += [part for part, licence in sorted(weights.items()) if licence in UNSTATED]
+        silent += [] if licences else ["all photos"]
+        silent += [] if weights else ["all weights"]
+        yield Check(not silent, f"without a stated licence: {', '.join(silent) or 'nothing'}")
+
+
+def _is_blocked(licence: str, thresholds: GateThresholds) -> bool:
+    return any(
+        licence.startswith(word[:-1]) if word.endswith("*") else licence == word
+        for word in thresholds.blocked_licences
+    )
 
 
 def _above(what: str, value: float, limit: float, meaning: str = "") -> Check:
@@ -154,6 +183,30 @@ def _quality_checks(
         yield _above("colour similarity", colour.generated, limit, meaning)
 
 
+def _behaviour_checks(candidate: EvaluationReport, thresholds: GateThresholds) -> Iterator[Check]:
+    obedience, copying = candidate.obedience, candidate.copying
+    if obedience is None:
+        unasked = thresholds.obedience == 0
+        yield Check(unasked, f"obedience to prompts was not measured, {thresholds.obedience} asked for")
+    else:
+        yield _at_least("obedience to prompts", obedience.obeyed, thresholds.obedience)
+        if obedience.base is not None:
+            limit = thresholds.obedience_of_base * obedience.base
+            meaning = f" (base alone {obedience.base:.4f} x {thresholds.obedience_of_base})"
+            yield _at_least("obedience to prompts", obedience.obeyed, limit, meaning)
+    if copying is None:
+        return
+    yield _at_most("correlation with the very photo", copying.generated, thresholds.copying, " (1 is a copy)")
+    if copying.very_photo is not None and copying.other_photos is not None:
+        margin = copying.very_photo - copying.other_photos
+        meaning = f" (identity judge: {copying.very_photo:.4f} against {copying.other_photos:.4f})"
+        yield _at_most(
+            "nearness to the very photo over other photos", margin, thresholds.copy_margin, meaning
+        )
+    if copying.diversity is not None:
+        yield _at_least("variety of a person's pictures", copying.diversity, thresholds.diversity)
+
+
 def _champion_checks(
     figures: IdentityFigures, champion: ChampionFigures | None, thresholds: GateThresholds, measured_on: str
 ) -> Iterator[Check]:
@@ -161,12 +214,13 @@ def _champion_checks(
         yield Check(True, "there is no champion to compare with")
         return
     name = f"champion version {champion.version}"
-    if champion.measured_on != measured_on:
-        yield Check(True, f"not compared with {name}: it was judged on other people or settings")
-        return
-    meaning = f" ({name}: {champion.identity.generated:.4f} - {thresholds.champion_tolerance})"
-    limit = champion.identity.generated - thresholds.champion_tolerance
-    yield _at_least("generated similarity", figures.generated, limit, meaning)
+    alike = champion.measured_on == measured_on
+    if alike:
+        meaning = f" ({name}: {champion.identity.generated:.4f} - {thresholds.champion_tolerance})"
+        limit = champion.identity.generated - thresholds.champion_tolerance
+        yield _at_least("generated similarity", figures.generated, limit, meaning)
+    else:
+        yield Check(True, f"means are not compared with {name}: it was judged on other people or settings")
     missing = sorted(set(champion.identity.by_group) - set(figures.by_group))
     listed = ", ".join(missing) or "none"
     yield Check(not missing, f"groups that {name} was judged on and this one was not: {listed}")
@@ -174,7 +228,8 @@ def _champion_checks(
         group, worst = worst_group(figures)
         _, champions_worst = worst_group(champion.identity)
         limit = champions_worst - thresholds.worst_group_tolerance
-        meaning = f" ({name}'s worst: {champions_worst:.4f} - {thresholds.worst_group_tolerance})"
+        where = "" if alike else ", on other people or settings; groups are compared all the same"
+        meaning = f" ({name}'s worst: {champions_worst:.4f} - {thresholds.worst_group_tolerance}{where})"
         yield _at_least(f"worst group, {group},", worst, limit, meaning)
 
 

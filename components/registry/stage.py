@@ -4,7 +4,6 @@ import json
 import logging
 import shutil
 import tempfile
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,14 +16,18 @@ from components.core import (
     TrackingConfig,
     fingerprint,
 )
+from components.registry.audit import Entry, now, whoami, write_entry
 from components.registry.config import RegistryConfig
 from components.registry.gate import ChampionFigures, Decision, decide
+from components.registry.licences import weight_licences
 from components.registry.model_card import write_model_card
 from components.registry.package import package_fingerprint, write_package
 from components.registry.publish import publish
-from components.registry.store import FINGERPRINT_TAG, Store
+from components.registry.store import FINGERPRINT_TAG, REPLACED_TAG, ROLLED_BACK_TAG, Store
 
 if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
     from components.face import FaceConfig
     from components.model import ModelConfig
 
@@ -54,6 +57,9 @@ def promote(
     checkpoint: Checkpoint,
     manifest: ShardManifest,
     folder: Path | None = None,
+    dry_run: bool = False,
+    by_hand: str | None = None,
+    who: str | None = None,
 ) -> Promotion:
     """Registers the adapter, and makes it champion if the gate says so.
 
@@ -69,6 +75,10 @@ def promote(
         checkpoint: The candidate.
         manifest: The data that it learned from.
         folder: Where the package is put together; None takes a temporary one.
+        dry_run: Decide and say why, and change nothing.
+        by_hand: The reason of a person who promotes what the gate would only register; what it refuses stays
+            refused.
+        who: Who decides, for the audit; None takes user and machine.
 
     Raises:
         ValueError: The adapter's files are missing.
@@ -83,17 +93,28 @@ def promote(
         config.thresholds,
         measured_on=measured,
         licences=manifest.licences,
+        weight_licences=weight_licences(config, model.base),
     )
-    for reason in decision.reasons:
-        logger.info("gate: %s", reason)
-    if decision.decision == "refused":
-        return _record(config, report, decision, None)
     mark = package_fingerprint(config, model, face, checkpoint)
     found = store.with_fingerprint(mark)
+    decision = final_decision(decision, found, by_hand, who or whoami())
+    for reason in decision.reasons:
+        logger.info("gate: %s", reason)
+    if decision.decision == "refused" or dry_run:
+        return _record(config, report, decision, None)
     number = str(found.version) if found else None
     if number is None:
         base = Path(model.base).name if Path(model.base).is_dir() else model.base
-        card = write_model_card(config.model_name, base, checkpoint, report, manifest, decision)
+        card = write_model_card(
+            config.model_name,
+            base,
+            checkpoint,
+            report,
+            manifest,
+            decision,
+            weight_licences=weight_licences(config, model.base),
+            facts=facts,
+        )
         with _Workshop(folder) as place:
             package = write_package(
                 place / "package",
@@ -106,8 +127,29 @@ def promote(
                 card,
             )
             number = publish(store, package, checkpoint, {FINGERPRINT_TAG: mark})
-    tell(store, config, number, decision, report, measured)
+        store.describe(number, card)
+    tell(store, config, number, decision, report, measured, who or whoami(), bool(by_hand))
     return _record(config, report, decision, number)
+
+
+def final_decision(
+    decision: Decision, found: "ModelVersion | None", by_hand: str | None, who: str
+) -> Decision:
+    """Returns the gate's decision with what people have said: rolled back before, or promoted by hand.
+
+    Args:
+        decision: The gate's.
+        found: The version of these very weights, where they are registered already.
+        by_hand: A person's reason to promote.
+        who: That person.
+    """
+    if by_hand and decision.decision == "registered":
+        return Decision("promoted", (f"by hand: {by_hand} ({who})", *decision.reasons), decision.failed)
+    undone = found.tags.get(ROLLED_BACK_TAG) if found else None
+    if undone and decision.decision == "promoted" and not by_hand:
+        reason = f"failed: version {found.version} was rolled back ({undone}): promote it by hand"
+        return Decision("registered", (reason, *decision.reasons), 1)
+    return decision
 
 
 def measured_on(facts: dict[str, Any]) -> str:
@@ -137,19 +179,22 @@ def tell(
     decision: Decision,
     report: EvaluationReport,
     measured: str,
+    who: str,
+    by_hand: bool = False,
 ) -> None:
-    """Writes figures and reasons to the version, and moves the aliases."""
+    """Writes figures, reasons and who decided to the version, moves the aliases, and adds to the audit."""
     before = store.by_alias(config.alias)
     tags = {
         IDENTITY_TAG: json.dumps(report.identity.model_dump(mode="json")),
         MEASURED_TAG: measured,
         "photoverse.decision": decision.decision,
         "photoverse.reasons": "\n".join(decision.reasons)[:4900],
-        "photoverse.decided_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "photoverse.decided_at": now(),
+        "photoverse.decided_by": who,
     }
     if decision.decision == "promoted":
         if before is not None and str(before.version) != number:
-            tags["photoverse.replaced"] = str(before.version)
+            tags[REPLACED_TAG] = str(before.version)
         store.tag(number, tags)
         store.set_alias(config.alias, number)
         challenger = store.by_alias(config.challenger_alias)
@@ -159,6 +204,21 @@ def tell(
         store.tag(number, tags)
         if before is None or str(before.version) != number:
             store.set_alias(config.challenger_alias, number)
+    champion = store.by_alias(config.alias)
+    entry = Entry(
+        at=tags["photoverse.decided_at"],
+        who=who,
+        action="promoted by hand"
+        if by_hand
+        else "promoted"
+        if decision.decision == "promoted"
+        else "registered",
+        version=number,
+        champion=str(champion.version) if champion else None,
+        before=str(before.version) if before else None,
+        reasons=decision.reasons,
+    )
+    write_entry(store, entry)
 
 
 class _Workshop:

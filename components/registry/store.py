@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FINGERPRINT_TAG = "photoverse.fingerprint"
+REPLACED_TAG, ROLLED_BACK_TAG = "photoverse.replaced", "photoverse.rolled_back"
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 
 
@@ -107,6 +108,10 @@ class Store:
         """Sets tags of a version."""
         for key, value in tags.items():
             self.client.set_model_version_tag(self.name, version, key, value)
+
+    def describe(self, version: str, text: str) -> None:
+        """Sets the version's description, cut to what every store takes."""
+        self.client.update_model_version(self.name, version, text[:4900])
 
     def set_alias(self, alias: str, version: str) -> None:
         """Points the alias to the version."""

@@ -1,4 +1,4 @@
-"""Commands that run flows and stages: demo, train, stage."""
+"""Commands that run flows and stages: demo, train, ablate, stage."""
 
 import argparse
 import json
@@ -14,6 +14,7 @@ def add_commands(commands: Any) -> None:
     """Adds this file's commands to the parser."""
     _add_demo(commands)
     _add_train(commands)
+    _add_ablate(commands)
     _add_stage(commands)
 
 
@@ -63,6 +64,41 @@ def _train(options: argparse.Namespace) -> int:
     with Board() as board, listening(board):
         records = train(profile=options.profile, name=options.name, overrides=settings, resume=options.resume)
     print(json.dumps(records["promote"], indent=2))
+    return OK
+
+
+def _add_ablate(commands: Any) -> None:
+    from components.evaluation import AblationConfig
+
+    known = ", ".join(AblationConfig().variants)
+    command = add_command(
+        commands, "ablate", _ablate, "the method with one part left out at a time, in one table",
+        "Each variant is a run of its own, NAME.VARIANT; --resume trains no finished one again.",
+    )  # fmt: skip
+    add_run_options(command, "ablation")
+    command.add_argument("--variants", nargs="+", help=f"some of: {known} (default: the profile's, else all)")
+    command.add_argument("--resume", action="store_true", help="go on with an ablation that exists")
+    command.add_argument("--side-by-side", type=int, help="variants that run at once (default: 1 here)")
+
+
+def _ablate(options: argparse.Namespace) -> int:
+    from flows.demo import quiet_prefect
+    from flows.progress import listening
+    from flows.terminal import Board
+
+    if options.side_by_side is not None and options.side_by_side < 1:
+        raise ValueError(f"--side-by-side is 1 or more, found {options.side_by_side}")
+    quiet_prefect()
+    from flows.ablate import ablate
+
+    settings = {"root": options.root} | parse_settings(options.settings)
+    with Board() as board, listening(board):
+        record = ablate(
+            profile=options.profile, name=options.name, variants=options.variants, overrides=settings,
+            resume=options.resume, side_by_side=options.side_by_side,
+        )  # fmt: skip
+    print((PROJECT / record["folder"] / "ablation.md").read_text(encoding="utf-8"))
+    print(f"table with pictures: {record['report_html']}")
     return OK
 
 

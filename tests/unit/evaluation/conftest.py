@@ -8,6 +8,7 @@ from PIL import Image
 
 from components.evaluation.config import EvaluationConfig
 from components.evaluation.data import Photo
+from components.evaluation.generate import Shot
 from components.evaluation.judges import ColourJudge, FaceFinder
 from components.face import FaceConfig, load_detector
 from components.portraits.world import portrait
@@ -55,12 +56,9 @@ class Planted:
     def __init__(self, kind: str) -> None:
         self.kind, self.asked = kind, 0
 
-    def __call__(self, references: Sequence[Photo | None], seeds: Sequence[int]) -> list[Image.Image]:
-        self.asked += len(seeds)
-        return [
-            Image.fromarray(self.picture(reference, seed))
-            for reference, seed in zip(references, seeds, strict=True)
-        ]
+    def __call__(self, shots: Sequence[Shot]) -> list[Image.Image]:
+        self.asked += len(shots)
+        return [Image.fromarray(self.picture(shot.reference, shot.seed)) for shot in shots]
 
     def picture(self, reference: Photo | None, seed: int) -> np.ndarray:
         stranger = portrait(1_000_000 + seed % 100_000, seed % 97, SIZE).image_uint8

@@ -18,10 +18,10 @@ def test_each_picture_is_made_once_even_when_killed_in_the_middle(config, photos
     killed = planted("keeper")
     whole = killed.__call__
 
-    def die_later(references, seeds):
+    def die_later(shots):
         if killed.asked >= 5:
             raise KeyboardInterrupt
-        return whole(references, seeds)
+        return whole(shots)
 
     with pytest.raises(KeyboardInterrupt):
         make_missing(shots, die_later, batch_size=5)
@@ -68,4 +68,4 @@ def test_different_labels_get_different_names():
 def test_a_generator_that_loses_pictures_is_found_out(config, photos, tmp_path):
     shots = plan_shots(config, photos[:1], tmp_path)[0]
     with pytest.raises(ValueError, match="gave 0 pictures for 3"):
-        make_missing(shots, lambda references, seeds: [], batch_size=5)
+        make_missing(shots, lambda shots: [], batch_size=5)

@@ -24,9 +24,14 @@ def test_a_copier_is_at_the_top_of_the_axis_and_caught_by_copying_and_variety(ve
     assert figures.generated == pytest.approx(1, abs=1e-6)
     assert figures.generated > figures.ceiling > figures.floor
     assert figures.retrieval_top1 == 1
-    assert verdict.copying["generated"] == pytest.approx(1)
-    assert verdict.copying["diversity"] == pytest.approx(0, abs=1e-9)
-    assert verdict.copying["other_photo"] < 0.9 < verdict.copying["generated"]
+    copying = verdict.copying
+    assert copying.generated == pytest.approx(1)
+    assert copying.diversity == pytest.approx(0, abs=1e-9)
+    assert copying.other_photo < 0.9 < copying.generated
+    assert copying.very_photo == pytest.approx(1)
+    assert copying.other_photos < copying.very_photo - 0.02
+    assert copying.pose_change == copying.expression_change == 0
+    assert copying.pose_change_real > 0.1
 
 
 def test_a_keeper_of_identity_is_near_the_ceiling_and_no_copier(verdict_of):
@@ -35,8 +40,12 @@ def test_a_keeper_of_identity_is_near_the_ceiling_and_no_copier(verdict_of):
     assert figures.generated == pytest.approx(figures.ceiling, abs=0.08)
     assert figures.generated_interval[0] > figures.floor
     assert figures.retrieval_top1 > 3 / 8
-    assert verdict.copying["diversity"] > 0.1
-    assert verdict.copying["generated"] < 0.9
+    copying = verdict.copying
+    assert copying.diversity > 0.1
+    assert copying.generated < 0.9
+    assert copying.other_photos == pytest.approx(copying.very_photo, abs=0.08)
+    assert copying.pose_change == pytest.approx(copying.pose_change_real, rel=0.6)
+    assert copying.expression_change > 0.02
 
 
 def test_strangers_are_at_the_floor(verdict_of):

@@ -47,7 +47,7 @@ def test_every_reference_gets_its_pictures_and_all_are_counted(evaluated):
     folder, report = evaluated
     assert (report.people, report.count_in, report.count_out) == (3, 3, 6)
     facts = json.loads((folder / "report.json").read_text())
-    assert facts["schema_version"] == 1
+    assert facts["schema_version"] == 2
     assert set(facts["judges"]) == {"identity", "second", "colour"}
     assert len(facts["pictures"]) == 6
     assert len({row["seed"] for row in facts["pictures"]}) == 6
@@ -94,6 +94,87 @@ def test_other_dials_make_other_pictures_in_another_folder(evaluated, run):
     other = CONFIG.model_copy(update={"dials": CONFIG.dials.model_copy(update={"sigma": 0.5})})
     run(folder, other)
     assert len(list(folder.glob("pictures-*"))) == 2
+
+
+@pytest.fixture(scope="module")
+def rich(run, tmp_path_factory):
+    """Everything that can be asked for: another m, prompts, curves, one from a start picture, CLIP."""
+    folder = tmp_path_factory.mktemp("rich")
+    asked = {
+        "m_values": [1],
+        "m_pictures": 1,
+        "prompt_sets": ["attributes-v1"],
+        "prompt_people": 2,
+        "sweeps": {"sigma": [0.5, 1.0], "m": [1], "strength": [0.6]},
+        "sweep_people": 2,
+        "sweep_prompts": 1,
+        "clip": "base",
+        "pictures_per_reference": 2,
+        "people": 2,
+        "batch_size": 10,
+        "bootstrap_samples": 100,
+        "dials": {"num_inference_steps": 2, "guidance_scale": 2.0},
+    }
+    config = EvaluationConfig.parse(asked, source="test")
+    return folder, config, run(folder, config)
+
+
+def test_everything_that_was_asked_for_is_in_the_report(rich):
+    folder, _, report = rich
+    facts = json.loads((folder / "report.json").read_text())
+    assert [point["label"] for point in facts["protocol"]] == ["m = 1"]
+    points = {dial: len(points) for dial, points in facts["curve"].items()}
+    assert points == {"sigma": 2, "m": 1, "strength": 1}
+    obedience = facts["obedience"]
+    assert len(obedience["prompts"]) == 8
+    assert obedience["obeyed"] is None  # this base ships no attribute reader, and the report says so
+    assert obedience["reader"] is None
+    assert report.obedience is None
+    assert -1 <= obedience["clip_t"]["mean"] <= 1
+    assert obedience["clip"] == "the two towers of base"
+    assert facts["quality"]["features"].startswith("CLIP")
+    assert facts["quality"]["kid"] is not None
+    assert facts["quality"]["kid_base"] is None  # two pictures are too few
+    assert facts["cost"]["pictures"] > 0
+    assert facts["cost"]["peak_gb"] > 0.1
+    assert all((folder / row["file"]).is_file() for row in facts["pictures"])
+    assert all((folder / row["reference_file"]).is_file() for row in facts["pictures"])
+
+
+def test_the_page_has_every_part(rich):
+    folder, _, _ = rich
+    page = (folder / "report.html").read_text()
+    for words in ("How many words S* stands for", "Does it still obey?", "Identity against obedience", "KID"):
+        assert words in page
+    assert "https://" not in page
+
+
+def test_a_rich_evaluation_killed_anywhere_makes_no_picture_twice(rich, run, monkeypatch, tmp_path):
+    """Killed after each second batch until it is through: the numbers are those of one that was not."""
+    folder, config, report = rich
+    whole, made, kills = PersonalizerGenerator.__call__, [], [0]
+
+    def dying(self, shots):
+        if len(made) >= 2 * (kills[0] + 1):
+            kills[0] += 1
+            raise KeyboardInterrupt
+        made.append([shot.path.relative_to(tmp_path) for shot in shots])
+        return whole(self, shots)
+
+    monkeypatch.setattr(PersonalizerGenerator, "__call__", dying)
+    again = None
+    while again is None:
+        try:
+            again = run(tmp_path, config)
+        except KeyboardInterrupt:
+            continue
+    files = [path for batch in made for path in batch]
+    assert len(files) == len(set(files)) == len(list(folder.glob("pictures-*/*/*.png")))
+    assert kills[0] >= 2
+    assert again.identity == report.identity
+    keys = ("obedience", "curve", "protocol", "quality", "judges", "copying")
+    mine, theirs = (json.loads((place / "report.json").read_text()) for place in (tmp_path, folder))
+    assert {key: mine[key] for key in keys} == {key: theirs[key] for key in keys}
 
 
 def test_the_base_alone_is_the_bare_pipeline(evaluated, small_run):

@@ -1,6 +1,9 @@
 """Records of a good candidate, made to be spoilt one value at a time; a registry that is made once."""
 
 import json
+import shutil
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -8,10 +11,13 @@ from components.core import (
     Checkpoint,
     EvaluationReport,
     IdentityFigures,
+    RuntimeConfig,
     ShardManifest,
+    StrictConfig,
     TrackingConfig,
     sha256_file,
 )
+from components.registry import RegistryConfig, Store, promote, stage
 
 FIGURES = {
     "generated": 0.5,
@@ -98,3 +104,43 @@ def tracking(tmp_path_factory) -> TrackingConfig:
         experiment="test",
         artifact_location=str(folder / "artifacts"),
     )
+
+
+class Settings(StrictConfig):
+    """Stands for the model and the face config: the registry only stores their values."""
+
+    base: str = "nowhere/base"
+
+
+def light_publish(folder, store, package, checkpoint, tags):
+    """Makes a version of the package without logging a pyfunc."""
+    place = Path(tempfile.mkdtemp(dir=folder))
+    shutil.copytree(package, place / "artifacts" / "package")
+    if not store.versions():
+        store.client.create_registered_model(store.name)
+    return str(store.client.create_model_version(store.name, str(place), tags=tags).version)
+
+
+@pytest.fixture
+def run(tracking, manifest, request, tmp_path, monkeypatch):
+    """Runs the stage under a model name of the test's own."""
+    name = request.node.name.split("[")[0]
+
+    monkeypatch.setattr(stage, "publish", lambda *a: light_publish(tmp_path, *a))
+
+    def run(report, checkpoint, **changed):
+        values = {"model_name": name} | changed.pop("registry", {})
+        settings = {"model": Settings(), "face": Settings(base="face")} | changed
+        return promote(
+            config=RegistryConfig.parse(values, source="test"),
+            runtime=RuntimeConfig(),
+            tracking=tracking,
+            report=report,
+            checkpoint=checkpoint,
+            manifest=manifest,
+            folder=tmp_path / "promote",
+            **settings,
+        )
+
+    run.store = Store(tracking, name)
+    return run

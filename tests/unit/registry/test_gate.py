@@ -4,7 +4,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.core import Checkpoint, EvaluationReport, IdentityFigures
+from components.core import (
+    Checkpoint,
+    CopyingFigures,
+    EvaluationReport,
+    IdentityFigures,
+    ObedienceFigures,
+)
 from components.registry.config import GateThresholds
 from components.registry.gate import ChampionFigures, decide
 
@@ -48,6 +54,65 @@ def test_each_fault_alone_keeps_a_candidate_out(report, checkpoint, spoilt, word
     assert any(word in reason for reason in failed)
 
 
+@pytest.mark.parametrize(
+    ("spoilt", "word"),
+    [
+        ({"obedience": {"obeyed": 0.3, "interval": (0.2, 0.4), "base": 0.8}}, "base alone 0.8000"),
+        ({"copying": {"generated": 0.99}}, "very photo 0.9900"),
+        ({"copying": {"very_photo": 0.95, "other_photos": 0.7}}, "nearness to the very photo"),
+        ({"copying": {"diversity": 0.0}}, "variety"),
+    ],
+)
+def test_disobedience_and_copies_keep_a_candidate_out(report, checkpoint, spoilt, word):
+    well = {"obedience": OBEDIENT, "copying": VARIED}
+    assert decide(behaving(report(), well), checkpoint(), None, THRESHOLDS).decision == "promoted"
+    bad = {key: well[key] | spoilt.get(key, {}) for key in well}
+    decision = decide(behaving(report(), bad), checkpoint(), None, THRESHOLDS)
+    assert (decision.decision, decision.failed) == ("registered", 1)
+    assert word in decision.reasons[0]
+
+
+OBEDIENT = {"obeyed": 0.7, "interval": (0.6, 0.8), "base": 0.8}
+VARIED = {
+    "generated": 0.3, "other_photo": 0.2, "diversity": 0.4, "base_diversity": 0.9, "very_photo": 0.5,
+    "other_photos": 0.48,
+}  # fmt: skip
+
+
+def behaving(report, values):
+    changed = {
+        "obedience": ObedienceFigures.parse(values["obedience"], source="test"),
+        "copying": CopyingFigures.parse(values["copying"], source="test"),
+    }
+    return report.model_copy(update=changed)
+
+
+def test_obedience_that_is_asked_for_must_be_measured(report, checkpoint):
+    thresholds = GateThresholds(obedience=0.5)
+    assert decide(report(), checkpoint(), None, thresholds).decision == "registered"
+
+
+def test_weights_under_a_blocked_licence_are_refused_and_silent_ones_kept_out(report, checkpoint):
+    weights = {"base": "Apache-2.0", "face pack": "non-commercial research"}
+    known = {"CC0-1.0": 3}
+
+    def said(licences=known, weight_licences=weights, **thresholds):
+        limits = GateThresholds(**thresholds)
+        return decide(
+            report(), checkpoint(), None, limits, licences=licences, weight_licences=weight_licences
+        )
+
+    assert said().decision == "promoted"
+    refused = said(blocked_licences=("non-commercial*",))
+    assert refused.decision == "refused"
+    assert "face pack (non-commercial research)" in refused.reasons[0]
+    assert said(licences_stated=True).decision == "promoted"
+    silent = said({"not stated": 7}, {"base": "not stated"}, licences_stated=True)
+    assert silent.decision == "registered"
+    assert "7 photos, base" in silent.reasons[0]
+    assert said({}, {}, licences_stated=True).decision == "registered"
+
+
 def test_no_gain_from_the_reference_keeps_a_candidate_out(report, checkpoint):
     decision = decide(report(), checkpoint(interval=(-0.001, 0.2)), None, THRESHOLDS)
     assert decision.decision == "registered"
@@ -84,7 +149,7 @@ def test_a_champion_of_other_people_is_not_compared(report, checkpoint, figures)
     champion = ChampionFigures(version="4", measured_on="others", identity=figures(generated=0.99))
     decision = decide(report(), checkpoint(), champion, THRESHOLDS, measured_on="these")
     assert decision.decision == "promoted"
-    assert any("not compared with champion version 4" in reason for reason in decision.reasons)
+    assert any("means are not compared with champion version 4" in reason for reason in decision.reasons)
 
 
 def test_groups_that_went_missing_are_a_fault(report, checkpoint, figures):
@@ -122,6 +187,24 @@ def any_figures(draw):
 
 
 @st.composite
+def any_copying(draw):
+    return CopyingFigures(
+        generated=draw(mostly(st.floats(0, 0.9), cosines)),
+        other_photo=draw(st.none() | cosines),
+        diversity=draw(mostly(st.floats(0.1, 1), st.floats(0, 1))),
+        base_diversity=draw(st.none() | st.floats(0, 1)),
+        very_photo=draw(mostly(st.floats(0.4, 0.5), cosines)),
+        other_photos=draw(st.none() | mostly(st.floats(0.4, 0.5), cosines)),
+    )
+
+
+@st.composite
+def any_obedience(draw):
+    share = draw(mostly(st.floats(0.7, 1), st.floats(0, 1)))
+    return ObedienceFigures(obeyed=share, interval=(0, 1), base=draw(st.none() | st.floats(0, 1)))
+
+
+@st.composite
 def any_thresholds(draw):
     return GateThresholds(
         above_floor=draw(mostly(st.floats(-0.1, 0.1), cosines)),
@@ -144,6 +227,8 @@ def any_case(draw):
         people=draw(mostly(st.integers(40, 100), st.integers(0, 100))),
         count_out=draw(mostly(st.just(200), st.integers(0, 500))),
         identity=draw(any_figures()),
+        copying=draw(st.none() | any_copying()),
+        obedience=draw(st.none() | any_obedience()),
     )
     gain = draw(mostly(st.floats(0.01, 0.2), cosines))
     checkpoint = Checkpoint(
@@ -154,8 +239,10 @@ def any_case(draw):
         reference_gain=gain,
         reference_gain_interval=tuple(sorted((draw(mostly(st.floats(0.001, 0.01), cosines)), gain))),
     )
+    measured_on = draw(mostly(st.just("x"), st.just("other people")))
     champion = draw(
-        st.none() | any_figures().map(lambda f: ChampionFigures(version="1", measured_on="x", identity=f))
+        st.none()
+        | any_figures().map(lambda f: ChampionFigures(version="1", measured_on=measured_on, identity=f))
     )
     return report, checkpoint, champion, draw(any_thresholds())
 
@@ -193,10 +280,43 @@ def assert_within(report, checkpoint, champion, limits):
     assert worst > figures.floor + limits.worst_group
     assert max(figures.by_group.values()) - worst <= limits.largest_gap
     assert report.people >= limits.minimum_people
+    if (copying := report.copying) is not None:
+        assert copying.generated <= limits.copying
+        assert copying.diversity >= limits.diversity
+        if copying.other_photos is not None:
+            assert copying.very_photo - copying.other_photos <= limits.copy_margin
+    if report.obedience is not None and report.obedience.base is not None:
+        assert report.obedience.obeyed >= limits.obedience_of_base * report.obedience.base
     if champion is not None:
         champions = champion.identity
-        assert figures.generated >= champions.generated - limits.champion_tolerance
+        if champion.measured_on == "x":
+            assert figures.generated >= champions.generated - limits.champion_tolerance
         assert worst >= min(champions.by_group.values()) - limits.worst_group_tolerance
+
+
+def failed_of(decision):
+    return [reason for reason in decision.reasons if reason.startswith("failed: ")]
+
+
+@settings(quick, max_examples=120)
+@given(any_case(), st.floats(0.001, 1), st.sampled_from(GROUPS), st.sampled_from(["x", "other people"]))
+def test_a_worse_worst_group_is_never_promoted_whatever_the_rest(case, below, group, measured_on):
+    """Also where champion and candidate were judged on other people."""
+    report, checkpoint, _, limits = case
+    champions = report.identity.by_group | {name: 0.9 for name in GROUPS}
+    champion = ChampionFigures(
+        version="1",
+        measured_on=measured_on,
+        identity=report.identity.model_copy(update={"by_group": champions, "generated": -1.0}),
+    )
+    groups = dict.fromkeys(GROUPS, 1.0) | {group: 0.9 - limits.worst_group_tolerance - below}
+    candidate = report.model_copy(
+        update={"identity": report.identity.model_copy(update={"by_group": groups})}
+    )
+    decision = decide(candidate, checkpoint, champion, limits, measured_on="x")
+    assert decision.decision != "promoted"
+    if decision.decision == "registered":
+        assert any(f"worst group, {group}, " in r and "version 1" in r for r in failed_of(decision))
 
 
 @quick
