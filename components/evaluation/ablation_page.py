@@ -134,7 +134,7 @@ def forest(lines: Sequence[Line]) -> str:
         assert figure.interval is not None
         colour = "#1f4e9c" if line.variant == FULL else "#b3541e" if line.apart else "#777777"
         axis.plot(figure.interval, [y, y], color=colour, lw=2.5)
-        axis.plot(figure.mean, y, "o", color=colour, ms=6)
+        axis.plot([figure.mean or 0.0], [y], "o", color=colour, ms=6)
     low, high = lines[0].judges["identity"].interval or (0, 0)
     axis.axvspan(low, high, color="#1f4e9c", alpha=0.1, lw=0)
     axis.set_yticks(range(len(lines)), [line.title for line in reversed(lines)], fontsize=8)

@@ -70,7 +70,7 @@ def _shapes(
     evidence: Evidence, made: Sequence[Sighting], real: Sequence[Sighting], mates_RG: NDArray
 ) -> dict[str, NDArray]:
     """Change of pose and expression from the photo given; pictures without a face tell nothing."""
-    real_shapes = metrics.face_shape(np.stack([sighting.landmarks_xy for sighting in real]))
+    real_shapes = metrics.face_shape(np.stack([np.asarray(sighting.landmarks_xy) for sighting in real]))
     pictures = len(evidence.generated[0])
     changes: dict[str, NDArray] = {}
     for number, kind in enumerate(("pose_change", "expression_change")):

@@ -27,6 +27,7 @@ JUDGE_WORDS = {
     "colour": "Colour histogram of the face (Bhattacharyya coefficient). Faces share colours: look at "
     "the distance between floor and ceiling, not at the number alone.",
 }
+SHOWN = ("generated", "floor", "base_alone", "ceiling")
 COLUMN_WORDS = {
     "generated": "generated",
     "floor": "floor: other people",
@@ -119,6 +120,9 @@ def _plot_table(axis: Any, table: JudgeFigures) -> None:
         if made.mean is not None and made.interval is not None:
             axis.plot(made.interval, [y, y], color="#1f4e9c", lw=2)
             axis.plot(made.mean, y, "o", color="#1f4e9c", ms=6, label="generated, 95%" if not y else "")
+    shown = [row[column].mean for row in table.rows.values() for column in SHOWN]
+    means = [mean for mean in shown if mean is not None]
+    axis.set_xlim(min(means) - 0.12, max(means) + 0.12)  # intervals of very few people run out of the picture
     axis.set_yticks(range(len(names)), names, fontsize=8)
     axis.set_ylim(-0.6, len(names) - 0.4)
     axis.set_title(f"{table.judge} judge: cosine similarity", fontsize=9, loc="left")

@@ -146,7 +146,7 @@ def final_decision(
     if by_hand and decision.decision == "registered":
         return Decision("promoted", (f"by hand: {by_hand} ({who})", *decision.reasons), decision.failed)
     undone = found.tags.get(ROLLED_BACK_TAG) if found else None
-    if undone and decision.decision == "promoted" and not by_hand:
+    if found and undone and decision.decision == "promoted" and not by_hand:
         reason = f"failed: version {found.version} was rolled back ({undone}): promote it by hand"
         return Decision("registered", (reason, *decision.reasons), 1)
     return decision
