@@ -1,4 +1,4 @@
-"""Commands about machines: services, deploy, manifests, doctor."""
+"""Commands about machines: services, deploy, manifests, scale, doctor."""
 
 import argparse
 from pathlib import Path
@@ -13,6 +13,7 @@ def add_commands(commands: Any) -> None:
     _add_services(commands)
     _add_deploy(commands)
     _add_manifests(commands)
+    _add_scale(commands)
     _add_doctor(commands)
 
 
@@ -79,6 +80,26 @@ def _manifests(options: argparse.Namespace) -> int:
 
     for path in write_manifests(options.values, options.out):
         print(path)
+    return OK
+
+
+def _add_scale(commands: Any) -> None:
+    command = add_command(
+        commands, "scale", _scale, "forecast of time, money and traffic for large sets", "See docs/SCALE.md."
+    )
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+        help="an assumption, e.g. --set hardware.gpu_hour=2.5 or --set work.batch=512",
+    )  # fmt: skip
+    command.add_argument("--photos", type=int, nargs="+", help="sizes of sets")
+    command.add_argument("--gpus", type=int, nargs="+", help="numbers of GPUs")
+
+
+def _scale(options: argparse.Namespace) -> int:
+    from flows.scale import GPUS, PHOTOS, forecast, table
+
+    model = forecast(parse_settings(options.settings))
+    print(table(model, options.photos or PHOTOS, options.gpus or GPUS))
     return OK
 
 

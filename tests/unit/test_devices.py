@@ -19,6 +19,7 @@ CHOOSERS = {
     "components/training/engine.py": "DeepSpeed must be told that there is no GPU before it is imported",
     "components/prepare/stages.py": "an actor gets its device from the cluster's resources, by name",
     "flows/doctor.py": "names what is there",
+    "flows/scale_rates.py": "counts on the device that holds no numbers",
 }
 DOUBLES = {
     "components/face/warp.py": "a solve for five points, and a grid that float32 makes coarse",
