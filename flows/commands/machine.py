@@ -1,4 +1,4 @@
-"""Commands about machines: services, deploy, manifests, scale, doctor."""
+"""Commands about machines: services, deploy, backup, restore, manifests, scale, doctor."""
 
 import argparse
 from pathlib import Path
@@ -12,6 +12,7 @@ def add_commands(commands: Any) -> None:
     """Adds this file's commands to the parser."""
     _add_services(commands)
     _add_deploy(commands)
+    _add_backup(commands)
     _add_manifests(commands)
     _add_scale(commands)
     _add_doctor(commands)
@@ -57,6 +58,30 @@ def _deploy(options: argparse.Namespace) -> int:
 
     given = parameters(root=options.root, ray_address=options.ray_address, mlflow=options.mlflow)
     print(deploy(options.pool, given, options.template))
+    return OK
+
+
+def _add_backup(commands: Any) -> None:
+    found = "PostgreSQL is found through its PG* variables, a store through AWS_ENDPOINT_URL and its keys."
+    save = add_command(commands, "backup", _backup, "a team's databases and store into one folder", found)
+    save.add_argument("--out", type=Path, required=True, help="new folder")
+    back = add_command(commands, "restore", _restore, "put a backup back; services must be stopped", found)
+    back.add_argument("--folder", type=Path, required=True, help="a folder that `photoverse backup` made")
+    for command in (save, back):
+        command.add_argument("--store", required=True, help="URL of the store, e.g. s3://photoverse")
+
+
+def _backup(options: argparse.Namespace) -> int:
+    from flows.backup import backup
+
+    print(f"{backup(options.out, options.store)} files in {options.out}")
+    return OK
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from flows.backup import restore
+
+    print(f"{restore(options.folder, options.store)} files restored from {options.folder}")
     return OK
 
 
