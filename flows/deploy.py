@@ -89,11 +89,11 @@ def deploy(
         file = Path(folder) / "prefect.yaml"
         file.write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
         run_prefect(["deploy", "--all", "--prefect-file", str(file)], environment)
-    made = _automate(environment)
+    made = automate(environment)
     return f"pool {pool}: {len(document['deployments'])} deployments, automations: {', '.join(made)}"
 
 
-def _automate(environment: Mapping[str, str]) -> list[str]:
+def automate(environment: Mapping[str, str]) -> list[str]:
     """Makes the automations; one of the same name is replaced."""
     wanted = load_yaml(AUTOMATIONS_FILE)["automations"]
     asyncio.run(_replace(environment["PREFECT_API_URL"], environment.get("PREFECT_API_AUTH_STRING"), wanted))
