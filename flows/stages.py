@@ -213,7 +213,10 @@ def _setting(config: PipelineConfig, key: str) -> Any:
     value: Any = config
     for part in key.split("."):
         value = getattr(value, part)
-    return value.model_dump(mode="json") if hasattr(value, "model_dump") else value
+    if not hasattr(value, "model_dump"):
+        return value
+    # a run may go on with more workers: what decides only where and how fast is no part of what is made
+    return value.model_dump(mode="json", exclude=set(getattr(value, "free_settings", ())))
 
 
 def finished(name: str, config: PipelineConfig, out: Path) -> Record | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from components.face.parts import part_of, parts_mask
     from components.face.photo import PhotoError, decode_photo
     from components.face.quality import head_pose, sharpness
-    from components.face.warp import warp_faces
+    from components.face.warp import aligned_centres, warp_faces
 
 _HOME = {
     "ARCFACE_TEMPLATE_XY": "align",
@@ -35,6 +35,7 @@ _HOME = {
     "Masker": "mask",
     "PhotoError": "photo",
     "align_face": "align",
+    "aligned_centres": "warp",
     "crop_square": "align",
     "decode_photo": "photo",
     "head_pose": "quality",
@@ -63,6 +64,7 @@ __all__ = [
     "Masker",
     "PhotoError",
     "align_face",
+    "aligned_centres",
     "crop_square",
     "decode_photo",
     "head_pose",

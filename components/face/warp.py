@@ -53,6 +53,17 @@ def similarity_to_template(landmarks_xy: Tensor, size: int = TEMPLATE_SIZE) -> T
     return torch.cat([linear, shift.unsqueeze(-1)], dim=-1)
 
 
+def aligned_centres(landmarks_xy: Tensor) -> Tensor:
+    """Returns where the middle of each aligned face lies in its image: (B, 2) pixels, float64, no gradient.
+
+    Args:
+        landmarks_xy: (B, 5, 2) pixels, insightface order.
+    """
+    forward = similarity_to_template(landmarks_xy)
+    middle = torch.full((2,), (TEMPLATE_SIZE - 1) / 2, dtype=torch.float64, device=forward.device)
+    return torch.linalg.solve(forward[:, :, :2], middle - forward[:, :, 2])
+
+
 def warp_faces(images_m11: Tensor, landmarks_xy: Tensor, size: int = TEMPLATE_SIZE) -> Tensor:
     """Cuts aligned faces out of images, differentiably in the images.
 

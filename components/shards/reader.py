@@ -8,6 +8,10 @@ Two paths, chosen by the size of the split's tars and nothing else:
 Either way each epoch holds each sample exactly once, and a batch may span two epochs. All ranks walk the same
 order and decode only their own part; when streaming, every rank reads every shard's bytes.
 
+A shard that is damaged or missing is an error that names it (`DamagedShard`). The reader may be told to go on
+without it: its samples keep their places in the order and are passed over, so the others come as they would
+have, none twice. Where batches no longer end at multiples of their size, `position` says where they do.
+
 Left out: prefetching, augmentation, conversion to torch.
 """
 
@@ -24,8 +28,28 @@ from components.shards.config import ReaderConfig
 from components.shards.schema import FIELD_NAMES, META, Sample, decode
 
 
+class DamagedShard(ValueError):
+    """A shard that cannot be read, or that is not what the manifest says.
+
+    Attributes:
+        names: The shards.
+    """
+
+    def __init__(self, message: str, names: tuple[str, ...]) -> None:
+        super().__init__(message, names)  # both: the error travels between processes
+        self.names = names
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 class ShardReader:
     """Batches of one split.
+
+    Attributes:
+        position: Place in the endless order of samples after the batch that was given last.
+        in_memory: Which of the two paths is taken. Whoever resumes a run whose shards have changed in size
+            sets it to what it was.
 
     Args:
         manifest: The shard set.
@@ -36,9 +60,11 @@ class ShardReader:
         world_size: Number of workers; must divide `batch_size`.
         fields: Fields to decode, None for all; `meta.json` and "__key__" always come along.
         config: Limit of memory and window of shuffling.
+        left_out: Names of shards to go on without.
 
     Raises:
-        ValueError: The split is empty, a shard is missing, or the sizes do not fit.
+        ValueError: The split is empty, or the sizes do not fit.
+        DamagedShard: A shard is missing.
     """
 
     def __init__(
@@ -52,54 +78,69 @@ class ShardReader:
         world_size: int = 1,
         fields: Iterable[str] | None = None,
         config: ReaderConfig | None = None,
+        left_out: Iterable[str] = (),
     ) -> None:
         if batch_size < 1 or batch_size % world_size or not 0 <= rank < world_size:
             raise ValueError(
                 f"batch_size {batch_size} must be a multiple of world_size {world_size},"
                 f" and rank {rank} must be below it"
             )
-        self.paths = shard_paths(manifest, split)
-        self.samples = sum(shard.samples for shard in manifest.shards if shard.split == split)
+        self._left_out = frozenset(left_out)
+        self.paths = shard_paths(manifest, split, self._left_out)
+        self._counts = {s.name: s.samples for s in manifest.shards if s.split == split and s.samples}
+        self.samples = sum(self._counts.values())
+        if self._left_out >= self._counts.keys():
+            raise ValueError(f"every shard of split {split!r} in {manifest.folder} is left out")
+        self.position = 0
         self._config = config or ReaderConfig()
         limit = self._config.memory_limit_mb * 2**20
-        self.in_memory = sum(path.stat().st_size for path in self.paths) <= limit
+        self.in_memory = sum(path.stat().st_size for path in self.paths if path.is_file()) <= limit
         self._fields = None if fields is None else tuple(fields)
         self._batch_size, self._seed = batch_size, seed
         share = batch_size // world_size
         self._mine = slice(rank * share, (rank + 1) * share)
-        self._kept: list[Sample] | None = None
+        self._kept: list[Sample | None] | None = None
 
-    def batches(self, start_step: int = 0) -> Iterator[dict[str, Any]]:
+    def batches(self, start_step: int = 0, position: int | None = None) -> Iterator[dict[str, Any]]:
         """Yields this rank's part of the global batches `start_step`, `start_step + 1`, ... without end.
 
         Each is field name -> stacked array (batch_size / world_size, ...), "meta.json" -> list of mappings
         and "__key__" -> list of keys.
 
+        Args:
+            start_step: First global batch.
+            position: Where the reader stood before it; None where no shard has been left out.
+
         Raises:
-            ValueError: A shard is damaged, or holds another number of samples than the manifest says.
+            DamagedShard: A shard is damaged, missing, or holds another number of samples than promised.
         """
-        samples = self._order(start_step * self._batch_size)
+        samples = self._order(start_step * self._batch_size if position is None else position)
         while True:
-            yield collate(
-                [self._decoded(sample) for sample in list(islice(samples, self._batch_size))[self._mine]]
-            )
+            batch = list(islice(samples, self._batch_size))
+            yield collate([self._decoded(sample) for sample in batch[self._mine]])
 
     def _order(self, start: int) -> Iterator[Sample]:
-        """Yields the endless sequence of samples from position `start` on."""
-        epoch, position = divmod(start, self.samples)
+        """Yields the endless sequence of samples from position `start` on, without those left out."""
+        self.position = start
         while True:
-            yield from islice(self._epoch(epoch), position, None)
-            epoch, position = epoch + 1, 0
+            epoch, first = divmod(self.position, self.samples)
+            for sample in islice(self._epoch(epoch), first, None):
+                self.position += 1
+                if sample is not None:
+                    yield sample
 
-    def _epoch(self, epoch: int) -> Iterator[Sample]:
-        if self.in_memory:
-            if self._kept is None:
-                self._kept = [decode(raw, self._fields) for raw in read_raw(self.paths, self._fields)]
-                self._check_count(len(self._kept))
-            return (self._kept[i] for i in permutation(self.samples, self._seed, "samples", epoch))
-        return self._stream(epoch)
+    def _epoch(self, epoch: int) -> Iterator[Sample | None]:
+        if not self.in_memory:
+            return self._stream(epoch)
+        if self._kept is None:
+            self._kept = [
+                raw if raw is None else decoded(raw, self._fields)
+                for path in self.paths
+                for raw in self._raw(path)
+            ]
+        return (self._kept[i] for i in permutation(self.samples, self._seed, "samples", epoch))
 
-    def _stream(self, epoch: int) -> Iterator[Sample]:
+    def _stream(self, epoch: int) -> Iterator[Sample | None]:
         import webdataset
 
         paths = [self.paths[i] for i in permutation(len(self.paths), self._seed, "shards", epoch)]
@@ -107,20 +148,36 @@ class ShardReader:
         mixed = webdataset.detshuffle(
             window, window, seed=derive_seed(self._seed, "samples", epoch), epoch=-1
         )
+        yield from mixed.run(raw for path in paths for raw in self._raw(path))
+
+    def _raw(self, path: Path) -> Iterator[Sample | None]:
+        """Yields the encoded samples of a shard; a None for each of one that is left out."""
+        promised = self._counts[path.name]
+        if path.name in self._left_out:
+            yield from [None] * promised
+            return
         count = 0
-        for raw in mixed.run(read_raw(paths, self._fields)):
-            count += 1
+        for count, raw in enumerate(read_raw([path], self._fields), 1):
+            if count > promised:
+                break
             yield raw
-        self._check_count(count)
+        if count != promised:
+            found = f"more than {promised}" if count > promised else str(count)
+            raise DamagedShard(
+                f"shard {path} is damaged: found {found} samples, the manifest says {promised}", (path.name,)
+            )
 
     def _decoded(self, sample: Sample) -> Sample:
-        return sample if self.in_memory else decode(sample, self._fields)
+        return sample if self.in_memory else decoded(sample, self._fields)
 
-    def _check_count(self, found: int) -> None:
-        if found != self.samples:
-            raise ValueError(
-                f"the shards hold {found} samples, the manifest says {self.samples}: prepare them again"
-            )
+
+def decoded(raw: dict[str, Any], fields: tuple[str, ...] | None) -> Sample:
+    """Decodes a sample; what cannot be decoded is a fault of its shard, which is named."""
+    try:
+        return decode(raw, fields)
+    except Exception as error:  # bytes that are not what their name says raise whatever their decoder does
+        path = Path(raw.get("__url__", "?"))
+        raise DamagedShard(f"shard {path} is damaged: {error}", (path.name,)) from error
 
 
 def permutation(length: int, seed: int, what: str, epoch: int) -> list[int]:
@@ -132,22 +189,26 @@ def permutation(length: int, seed: int, what: str, epoch: int) -> list[int]:
 def load_split(manifest: ShardManifest, split: str, fields: Iterable[str] | None = None) -> list[Sample]:
     """Returns all samples of a split, decoded, in the order of the shards. For sets that fit in memory."""
     chosen = None if fields is None else tuple(fields)
-    return [decode(raw, chosen) for raw in read_raw(shard_paths(manifest, split), chosen)]
+    return [decoded(raw, chosen) for raw in read_raw(shard_paths(manifest, split), chosen)]
 
 
-def shard_paths(manifest: ShardManifest, split: str) -> list[Path]:
-    """Returns the tars of a split, in the order of the manifest.
+def shard_paths(manifest: ShardManifest, split: str, left_out: frozenset[str] = frozenset()) -> list[Path]:
+    """Returns the tars of a split, in the order of the manifest; those left out need not exist.
 
     Raises:
-        ValueError: The split has no samples, or a tar is missing.
+        ValueError: The split has no samples.
+        DamagedShard: A tar is missing.
     """
     paths = [Path(manifest.folder) / s.name for s in manifest.shards if s.split == split and s.samples]
     if not paths:
         held = {name: count for name, count in manifest.samples.items() if count}
         raise ValueError(f"the shard set {manifest.folder} has no samples of split {split!r}; it has {held}")
-    missing = [path.name for path in paths if not path.is_file()]
+    missing = [path.name for path in paths if path.name not in left_out and not path.is_file()]
     if missing:
-        raise ValueError(f"{len(missing)} shards are missing in {manifest.folder}: {', '.join(missing[:5])}")
+        raise DamagedShard(
+            f"{len(missing)} shards are missing in {manifest.folder}: {', '.join(missing[:5])}",
+            tuple(missing),
+        )
     return paths
 
 
@@ -155,7 +216,7 @@ def read_raw(paths: list[Path], fields: tuple[str, ...] | None = None) -> Iterat
     """Yields encoded samples (field name -> bytes) of the tars in order, reading only the wanted fields.
 
     Raises:
-        ValueError: A tar is damaged.
+        DamagedShard: A tar is damaged or missing.
     """
     from webdataset import tariterators
 
@@ -166,7 +227,7 @@ def read_raw(paths: list[Path], fields: tuple[str, ...] | None = None) -> Iterat
                 [{"url": str(path)}], select_files=lambda name: name.partition(".")[2] in wanted
             )
         except (OSError, EOFError, ValueError, tarfile.TarError) as error:
-            raise ValueError(f"shard {path} is damaged: {error}") from error
+            raise DamagedShard(f"shard {path} is damaged: {error}", (path.name,)) from error
 
 
 def collate(samples: list[Sample]) -> dict[str, Any]:

@@ -5,11 +5,29 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from components.training.config import TrainConfig
+    from components.training.plan import Plan, describe_plan, measured_throughput, plan_run
     from components.training.stage import train
+    from components.training.tracking import read_history
 
-_HOME = {"TrainConfig": "config", "train": "stage"}
+_HOME = {
+    "Plan": "plan",
+    "TrainConfig": "config",
+    "describe_plan": "plan",
+    "measured_throughput": "plan",
+    "plan_run": "plan",
+    "read_history": "tracking",
+    "train": "stage",
+}
 
-__all__ = ["TrainConfig", "train"]
+__all__ = [
+    "Plan",
+    "TrainConfig",
+    "describe_plan",
+    "measured_throughput",
+    "plan_run",
+    "read_history",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

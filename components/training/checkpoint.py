@@ -13,9 +13,9 @@ import logging
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 
@@ -41,10 +41,55 @@ class TrainState:
     Attributes:
         step: Optimizer steps done.
         sums: Sums over the steps since the last row of the log, by metric.
+        position: Place of the reader; None before the first step.
+        in_memory: How the reader reads; None before the first step.
+        loss_mean: Running mean of the loss, against which an explosion is judged.
+        returns: Times that the run has gone back to a checkpoint because of its loss.
+        best: Best identity similarity so far; None before the first measurement.
+        seconds: What the run has taken so far, without lost attempts.
     """
 
     step: int = 0
     sums: dict[str, float] = field(default_factory=dict)
+    position: int | None = None
+    in_memory: bool | None = None
+    loss_mean: float | None = None
+    returns: int = 0
+    best: float | None = None
+    seconds: float = 0.0
+
+    def copy(self) -> Self:
+        """Returns a state of its own."""
+        return replace(self, sums=dict(self.sums))
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """Reads what a checkpoint says; what an older one does not say is as at the start."""
+        return cls(**{each.name: values[each.name] for each in fields(cls) if each.name in values})
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A checkpoint kept in memory on each rank: what a run goes back to when its loss explodes."""
+
+    state: TrainState
+    tensors: dict[str, torch.Tensor]
+    adam_steps: int
+    scaler: dict[str, float]
+    ema: dict[str, torch.Tensor] | None
+
+    @classmethod
+    def take(cls, engine: Any, adapter: Any, state: TrainState, ema: dict[str, torch.Tensor] | None) -> Self:
+        """Collects the state of a run; all ranks must call it."""
+        tensors, adam_steps = gather_state(engine, dict(adapter.named_parameters()))
+        tensors = {name: value.clone() for name, value in tensors.items()}  # on a CPU they are the weights
+        average = None if ema is None else {name: value.cpu().clone() for name, value in ema.items()}
+        return cls(state.copy(), tensors, adam_steps, scaler_state(engine), average)
+
+    def put_back(self, engine: Any, adapter: Any) -> None:
+        """Restores weights and optimizer; all ranks must call it."""
+        restore_state(engine, dict(adapter.named_parameters()), self.tensors, self.adam_steps)
+        restore_scaler(engine, self.scaler)
 
 
 def seed_step(seed: int, step: int, rank: int) -> None:
@@ -97,7 +142,7 @@ def load_checkpoint(
     restore_state(engine, dict(adapter.named_parameters()), tensors, values["adam_steps"])
     restore_scaler(engine, values["loss_scaler"])
     ema = load_file(folder / EMA_FILE) if (folder / EMA_FILE).is_file() else None
-    return TrainState(values["step"], values["sums"]), ema
+    return TrainState.of(values), ema
 
 
 def check_checkpoint(folder: Path) -> None:

@@ -1,8 +1,11 @@
-"""How fast a run goes: throughput and the share of time spent waiting for data, row by row."""
+"""How fast a run goes and what it takes: throughput, wait for data, memory and cost, row by row."""
 
+import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+import torch
 
 
 class Clock:
@@ -10,14 +13,24 @@ class Clock:
 
     Args:
         batch_size: Samples of a step, over all workers.
+        price_per_hour: Of all workers together; None tells no cost.
+        seconds_before: What the run has taken already, before it was resumed.
     """
 
-    def __init__(self, batch_size: int) -> None:
-        self._batch_size = batch_size
+    def __init__(
+        self, batch_size: int, price_per_hour: float | None = None, seconds_before: float = 0.0
+    ) -> None:
+        self._batch_size, self._price, self._before = batch_size, price_per_hour, seconds_before
+        self._started = time.perf_counter()
         self._reset()
 
     def _reset(self) -> None:
         self.steps, self._start, self._waited, self._away = 0, time.perf_counter(), 0.0, 0.0
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that the run has taken, with checkpoints and validation; lost attempts do not count."""
+        return self._before + time.perf_counter() - self._started
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -40,6 +53,16 @@ class Clock:
             "samples_per_second": self.steps * self._batch_size / seconds,
             "step_seconds": seconds / max(1, self.steps),
             "data_wait_share": self._waited / seconds,
+            "memory_gb": memory_gb(),
         }
+        if self._price is not None:
+            figures["cost"] = self._price * self.seconds / 3600
         self._reset()
         return figures
+
+
+def memory_gb() -> float:
+    """Returns the most memory this worker has held: of its GPU if it has one, else of the process; in GiB."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,10 +1,11 @@
 """Settings of training; defaults are the paper's recipe where it states one (PhotoVerse, experiments)."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
 from components.core import StrictConfig
+from components.shards import ReaderConfig
 
 
 class FusionConfig(StrictConfig):
@@ -72,6 +73,11 @@ class FaceLossConfig(StrictConfig):
             first, without gradients, and estimates x_0 from the last. The paper says "the denoised image"
             and no more; 1 is the default because it costs no further UNet pass. More steps give a truer
             face (PuLID measured a higher similarity, and a lower obedience to prompts).
+        decoded: "picture" decodes all latents of a sample; "face" only a square window of them around the
+            landmarks, `face_window` of the side, which costs its share of the picture's area.
+        face_window: Side of that window, as a share of the latents' side.
+        tiny_decoder: Folder (or hub id) of a diffusers `AutoencoderTiny` that decodes in the VAE's stead: a
+            fraction of the cost, slightly other pictures. It must belong to the base's latent space.
     """
 
     lambda_face: float = Field(default=0.01, ge=0)
@@ -80,6 +86,9 @@ class FaceLossConfig(StrictConfig):
     every_n_steps: int = Field(default=1, ge=1)
     start_step: int = Field(default=0, ge=0)
     x0_steps: int = Field(default=1, ge=1, le=16)
+    decoded: Literal["picture", "face"] = "picture"
+    face_window: float = Field(default=0.5, gt=0, le=1)
+    tiny_decoder: str | None = None
 
 
 class OptimizerConfig(StrictConfig):
@@ -91,6 +100,9 @@ class OptimizerConfig(StrictConfig):
             last step.
         warmup_steps: Steps of linear rise from 0.
         gradient_clipping: Largest global gradient norm; 0 clips nothing.
+        kind: "adamw", or "adamw8bit" of bitsandbytes (an extra package), whose moments take a quarter of the
+            memory. Not with ZeRO 3; and a checkpoint of it with ZeRO 1 or 2, or in half precision, fits the
+            same number of workers only.
     """
 
     learning_rate: float = Field(default=1e-4, gt=0)
@@ -101,10 +113,14 @@ class OptimizerConfig(StrictConfig):
     epsilon: float = Field(default=1e-8, gt=0)
     weight_decay: float = Field(default=0.01, ge=0)
     gradient_clipping: float = Field(default=1.0, ge=0)
+    kind: Literal["adamw", "adamw8bit"] = "adamw"
 
 
 class ValidationConfig(StrictConfig):
-    """`reference_gain` on held-out people, and the grid of sample pictures.
+    """`reference_gain` on people not trained on, the grid of sample pictures and the identity in them.
+
+    During the run both look at validation people; held-out people are left to the end and to evaluation, so
+    that nothing is chosen by them.
 
     Attributes:
         every: Measure each n steps; None measures at the end alone.
@@ -112,7 +128,8 @@ class ValidationConfig(StrictConfig):
         timesteps: Number of timesteps, spread evenly over the schedule, at which each photo is measured.
         batch_size: Samples in one forward pass of a worker.
         bootstrap: Resamples of people behind the 95% interval.
-        sample_every: Draw the grid each n steps; None draws it at the end alone.
+        sample_every: Draw the grid each n steps and measure the identity similarity of its pictures, by
+            which the best checkpoint is kept; None draws it at the end alone.
         sample_people: Rows of the grid; 0 draws none.
         sample_steps: DDIM steps of a sample picture.
         guidance_scale: Guidance of the sample pictures.
@@ -129,6 +146,21 @@ class ValidationConfig(StrictConfig):
     guidance_scale: float = Field(default=2.0, ge=0)
 
 
+class DivergenceConfig(StrictConfig):
+    """What to do when the loss is no number, or explodes.
+
+    Attributes:
+        explosion_factor: A loss above so many times its running mean counts as exploded; None looks only
+            for what is no number.
+        max_returns: Times that a run may go back to its last checkpoint with a lower rate; 0 stops at once.
+        rate_factor: What the learning rate is multiplied with at each return.
+    """
+
+    explosion_factor: float | None = Field(default=20.0, gt=1)
+    max_returns: int = Field(default=0, ge=0)
+    rate_factor: float = Field(default=0.5, gt=0, lt=1)
+
+
 class TrainConfig(StrictConfig):
     """One training run.
 
@@ -141,6 +173,7 @@ class TrainConfig(StrictConfig):
         cpus_per_worker: CPUs reserved for a worker; it runs as many threads.
         use_gpu: One GPU a worker; None takes GPUs if `runtime.device` is not "cpu" and the cluster has any.
         zero_stage: DeepSpeed ZeRO stage.
+        offload: Keeps optimizer state in the CPU's memory (ZeRO 1 to 3), or weights too (ZeRO 3).
         prompt: Training prompt; must hold S* once.
         condition_dropout: Share of samples that see neither S* nor the visual branch but the empty prompt,
             for classifier-free guidance. The paper does not say; 0 leaves the empty prompt to the base
@@ -153,7 +186,18 @@ class TrainConfig(StrictConfig):
         keep_checkpoints: The last so many are kept.
         max_failures: Restarts from the last checkpoint that a run may need before it fails.
         log_every: Steps between rows of the tracked metrics.
+        damaged_share: Shards that turn out damaged or missing are left out, and counted in the log, up to
+            this share of the training samples; 0 stops at the first.
+        price_per_worker_hour: Puts the run's cost so far into the log, in whatever currency it is given.
+        assumed_samples_per_second: Of one worker, for `photoverse plan` where nothing has been measured.
     """
+
+    # What decides where and how fast a run goes, not what it learns: a run may go on with other values.
+    free_settings: ClassVar[frozenset[str]] = frozenset(
+        {"num_workers", "cpus_per_worker", "micro_batch_size", "use_gpu", "zero_stage", "offload",
+         "gradient_checkpointing", "checkpoint_every", "keep_checkpoints", "max_failures", "damaged_share",
+         "price_per_worker_hour", "assumed_samples_per_second"}
+    )  # fmt: skip
 
     steps: int = Field(default=60_000, ge=1)
     global_batch_size: int = Field(default=64, ge=1)
@@ -162,6 +206,7 @@ class TrainConfig(StrictConfig):
     cpus_per_worker: int = Field(default=1, ge=1)
     use_gpu: bool | None = None
     zero_stage: Literal[0, 1, 2, 3] = 0
+    offload: Literal["none", "optimizer", "optimizer_and_weights"] = "none"
     prompt: str = "a photo of S*"
     condition_dropout: float = Field(default=0.0, ge=0, lt=1)
     alpha: float = Field(default=1.0, ge=0)
@@ -170,12 +215,17 @@ class TrainConfig(StrictConfig):
     losses: LossConfig = LossConfig()
     face_loss: FaceLossConfig = FaceLossConfig()
     validation: ValidationConfig = ValidationConfig()
+    divergence: DivergenceConfig = DivergenceConfig()
+    reader: ReaderConfig = ReaderConfig()
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
     gradient_checkpointing: bool = False
     checkpoint_every: int = Field(default=1000, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
     max_failures: int = Field(default=3, ge=0)
     log_every: int = Field(default=10, ge=1)
+    damaged_share: float = Field(default=0.0, ge=0, lt=1)
+    price_per_worker_hour: float | None = Field(default=None, ge=0)
+    assumed_samples_per_second: float | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
@@ -189,6 +239,13 @@ class TrainConfig(StrictConfig):
         self.micro_batch_size_of(self.num_workers)
         if self.ema_decay is not None and self.zero_stage == 3:
             raise ValueError("ema_decay needs whole weights on each worker: use zero_stage 0, 1 or 2 with it")
+        needed = {"none": 0, "optimizer": 1, "optimizer_and_weights": 3}[self.offload]
+        if self.zero_stage < needed:
+            raise ValueError(
+                f"offload {self.offload!r} needs zero_stage {needed} or more, found {self.zero_stage}"
+            )
+        if self.optimizer.kind == "adamw8bit" and self.zero_stage == 3:
+            raise ValueError("optimizer.kind 'adamw8bit' works with zero_stage 0, 1 and 2, found 3")
         return self
 
     def micro_batch_size_of(self, world_size: int) -> int:

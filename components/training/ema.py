@@ -1,5 +1,8 @@
 """An exponential moving average of the trained weights, kept in float32 on every worker."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 
@@ -40,3 +43,15 @@ class Ema:
         """Replaces the weights that the model computes with by their average; DeepSpeed's masters stay."""
         for name, parameter in self._parameters.items():
             parameter.copy_(self.average[name])
+
+    @contextmanager
+    def in_place(self) -> Iterator[None]:
+        """Puts the average in the weights' place for a look at it; they come back as they were."""
+        kept = {name: parameter.detach().clone() for name, parameter in self._parameters.items()}
+        self.apply()
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for name, parameter in self._parameters.items():
+                    parameter.copy_(kept[name])

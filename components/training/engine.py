@@ -20,13 +20,19 @@ def deepspeed_settings(config: TrainConfig, world_size: int, dtype: torch.dtype)
     """Returns DeepSpeed's config of a run; a pure function."""
     half = dtype in (torch.bfloat16, torch.float16)
     stage = max(config.zero_stage, 1) if half else config.zero_stage  # stage 1 keeps readable float32 masters
+    zero: dict[str, Any] = {"stage": stage}
+    if config.offload != "none":
+        zero["offload_optimizer"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
+    if config.offload == "optimizer_and_weights":
+        zero["offload_param"] = {"device": "cpu", "pin_memory": torch.cuda.is_available()}
     settings: dict[str, Any] = {
         "train_batch_size": config.global_batch_size,
         "train_micro_batch_size_per_gpu": config.micro_batch_size_of(world_size),
         "gradient_accumulation_steps": config.accumulation_steps_of(world_size),
         "gradient_clipping": config.optimizer.gradient_clipping,
-        "zero_optimization": {"stage": stage},
+        "zero_optimization": zero,
         "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,  # torch's AdamW for offloaded state too: nothing to compile
         "steps_per_print": None,
         "wall_clock_breakdown": False,
     }
@@ -68,16 +74,28 @@ def start_engine(
     return engine
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.AdamW:
-    """Returns torch's AdamW over the parameters."""
-    return torch.optim.AdamW(
-        parameters,
-        lr=config.learning_rate,
-        betas=config.betas,
-        eps=config.epsilon,
-        weight_decay=config.weight_decay,
-        fused=True,
-    )
+def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Returns torch's AdamW over the parameters, or that of bitsandbytes with moments of 8 bits.
+
+    Raises:
+        ValueError: bitsandbytes is asked for and not installed.
+    """
+    values: dict[str, Any] = {
+        "lr": config.learning_rate,
+        "betas": config.betas,
+        "eps": config.epsilon,
+        "weight_decay": config.weight_decay,
+    }
+    if config.kind == "adamw":
+        return torch.optim.AdamW(parameters, **values, fused=True)
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise ValueError(
+            "optimizer.kind 'adamw8bit' needs the package bitsandbytes, which is not installed: "
+            "`pip install -c infra/constraints.txt bitsandbytes`, or use 'adamw'"
+        ) from error
+    return AdamW8bit(parameters, **values)
 
 
 def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
@@ -91,8 +109,23 @@ def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
     return config.learning_rate * (1 - fall * (1 - config.final_share))
 
 
-def apply_step(engine: Any, rate: float) -> Tensor:
+def known_gradient_norm(engine: Any) -> Tensor | None:
+    """Returns the global gradient norm where it can be told before the optimizer step (ZeRO 0), else None."""
+    plain = not hasattr(engine.optimizer, "_global_grad_norm") and engine.zero_optimization_stage() == 0
+    if not plain or not engine.is_gradient_accumulation_boundary():
+        return None
+    groups = engine.optimizer.param_groups
+    gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+    return torch.nn.utils.get_total_norm(gradients).detach().float()
+
+
+def apply_step(engine: Any, rate: float, norm: Tensor | None = None) -> Tensor:
     """Tells DeepSpeed that a backward pass is done; after a batch's last one it takes the optimizer step.
+
+    Args:
+        engine: DeepSpeed engine.
+        rate: Learning rate of the step.
+        norm: What `known_gradient_norm` told.
 
     Returns:
         The global gradient norm before clipping; NaN where DeepSpeed does not tell it (float16 overflow, or
@@ -100,16 +133,8 @@ def apply_step(engine: Any, rate: float) -> Tensor:
     """
     for group in engine.optimizer.param_groups:
         group["lr"] = rate
-    plain = not hasattr(engine.optimizer, "_global_grad_norm") and engine.zero_optimization_stage() == 0
-    norm = _gradient_norm(engine) if plain and engine.is_gradient_accumulation_boundary() else None
     engine.step()
     if norm is None:
         found = engine.get_global_grad_norm()
         norm = torch.as_tensor(float("nan") if found is None else found)
     return norm.detach().float()
-
-
-def _gradient_norm(engine: Any) -> Tensor:
-    groups = engine.optimizer.param_groups
-    gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-    return torch.nn.utils.get_total_norm(gradients)

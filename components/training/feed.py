@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from components.training.config import TrainConfig
+from components.training.job import Job
 from components.training.objective import Draws, draw_step, sample_noise
 
 FIELDS = ("features.npy", "latents.npy", "identity.npy")
@@ -69,11 +70,22 @@ class MicroBatch:
 
 @dataclass(frozen=True)
 class StepInputs:
-    """Everything a worker needs for one optimizer step; `keys` name the samples, for messages."""
+    """Everything a worker needs for one optimizer step.
+
+    Attributes:
+        step: Global batch, from 0.
+        micro_batches: What to compute.
+        keys: Names of this worker's samples, for messages.
+        position: Place of the reader after this batch.
+    """
 
     step: int
     micro_batches: tuple[MicroBatch, ...]
     keys: tuple[str, ...]
+    position: int = 0
+
+
+Ready = queue.Queue[StepInputs | BaseException]
 
 
 @dataclass(frozen=True)
@@ -152,7 +164,7 @@ class Feed:
     """Endless `StepInputs` from `start_step` on, prepared ahead in a thread; iterate it, then close it.
 
     Args:
-        reader: `ShardReader` of this rank (anything with `batches(start_step)`).
+        reader: `ShardReader` of this rank (anything with `batches(start_step, position)` and `position`).
         config: The run.
         seed: The run's seed.
         num_train_timesteps: Length of the noise schedule.
@@ -177,7 +189,12 @@ class Feed:
         share = config.global_batch_size // world_size
         self._first, self._micro = rank * share, config.micro_batch_size_of(world_size)
         self._accumulation = config.accumulation_steps_of(world_size)
-        self._stop = threading.Event()
+
+    def read_as(self, in_memory: bool | None) -> bool:
+        """Has the reader read as it did when the run began; None leaves it to the size of the shards."""
+        if in_memory is not None:
+            self._reader.in_memory = in_memory
+        return self._reader.in_memory
 
     def prepare(self, batch: dict[str, Any], step: int) -> StepInputs:
         """Turns this rank's part of global batch `step` into tensors."""
@@ -188,12 +205,19 @@ class Feed:
             part = {name: values[rows] for name, values in batch.items()}
             positions = self._first + np.arange(rows.start, rows.stop)
             parts.append(step_inputs(part, draws, positions, self._config, self._seed, step, self._prompts))
-        return StepInputs(step, tuple(parts), tuple(batch["__key__"]))
+        return StepInputs(step, tuple(parts), tuple(batch["__key__"]), self._reader.position)
 
-    def steps(self, start_step: int) -> Generator[StepInputs, None, None]:
-        """Yields the inputs of `start_step`, `start_step + 1`, ...; an error in the thread is raised here."""
+    def steps(self, start_step: int, position: int | None = None) -> Generator[StepInputs, None, None]:
+        """Yields the inputs of `start_step`, `start_step + 1`, ...; an error in the thread is raised here.
+
+        Args:
+            start_step: First global batch.
+            position: Place of the reader before it, where shards have been left out.
+        """
         ready: queue.Queue[StepInputs | BaseException] = queue.Queue(maxsize=AHEAD)
-        thread = threading.Thread(target=self._fill, args=(ready, start_step), daemon=True, name="feed")
+        stop = threading.Event()
+        arguments = (ready, stop, start_step, position)
+        thread = threading.Thread(target=self._fill, args=arguments, daemon=True, name="feed")
         thread.start()
         try:
             while True:
@@ -202,23 +226,48 @@ class Feed:
                     raise item
                 yield item
         finally:
-            self._stop.set()
+            stop.set()
+            thread.join()
 
-    def _fill(self, ready: "queue.Queue[StepInputs | BaseException]", start_step: int) -> None:
+    def _fill(self, ready: "Ready", stop: threading.Event, start_step: int, position: int | None) -> None:
         try:
-            for step, batch in enumerate(self._reader.batches(start_step), start_step):
-                if not self._put(ready, self.prepare(batch, step)):
+            for step, batch in enumerate(self._reader.batches(start_step, position), start_step):
+                if not self._put(ready, stop, self.prepare(batch, step)):
                     return
         except BaseException as error:  # noqa: B036 - handed to the training thread, which raises it
-            self._put(ready, error)
+            self._put(ready, stop, error)
 
-    def _put(
-        self, ready: "queue.Queue[StepInputs | BaseException]", item: StepInputs | BaseException
-    ) -> bool:
-        while not self._stop.is_set():
+    def _put(self, ready: "Ready", stop: threading.Event, item: StepInputs | BaseException) -> bool:
+        while not stop.is_set():
             try:
                 ready.put(item, timeout=0.2)
                 return True
             except queue.Full:
                 continue
         return False
+
+
+def make_feed(job: Job, prompts: Prompts, num_train_timesteps: int, rank: int, world_size: int) -> Feed:
+    """Opens the training split for this rank."""
+    from components.shards import ShardReader
+
+    reader = ShardReader(
+        job.manifest,
+        "train",
+        batch_size=job.config.global_batch_size,
+        seed=job.runtime.seed,
+        rank=rank,
+        world_size=world_size,
+        fields=FIELDS,
+        config=job.config.reader,
+        left_out=job.left_out,
+    )
+    return Feed(
+        reader,
+        job.config,
+        seed=job.runtime.seed,
+        num_train_timesteps=num_train_timesteps,
+        prompts=prompts,
+        rank=rank,
+        world_size=world_size,
+    )

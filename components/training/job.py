@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from components.core import RuntimeConfig, ShardManifest, TrackingConfig
 from components.face import FaceConfig
@@ -14,6 +15,8 @@ PROGRESS_FILE = "progress.json"  # the step that rank 0 has done
 OUTCOME_FILE = "outcome.json"  # what rank 0 says at the end
 ADAPTER_FILE = "adapter.safetensors"
 CHECKPOINTS_FOLDER = "checkpoints"
+BEST_FOLDER = "best"  # the checkpoint whose pictures kept identities best, and its adapter
+LEFT_OUT_FILE = "left_out.json"  # damaged shards that the run goes on without
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,9 @@ class Job:
         folder: The run's own folder, reachable from every worker.
         run_name: Its name.
         run_id: Of the MLflow run; None keeps the record in the folder alone.
-        hook: Called as hook(rank, step) before each step; tests kill workers with it.
+        left_out: Names of damaged shards that the run goes on without.
+        resume_from: Checkpoint to take up where Ray knows of none.
+        hook: Called as hook(rank, inputs) before each step; tests kill workers with it.
     """
 
     config: TrainConfig
@@ -42,4 +47,6 @@ class Job:
     folder: Path
     run_name: str
     run_id: str | None = None
-    hook: Callable[[int, int], None] | None = None
+    left_out: frozenset[str] = frozenset()
+    resume_from: Path | None = None
+    hook: Callable[[int, Any], None] | None = None

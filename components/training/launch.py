@@ -3,20 +3,20 @@
 import json
 import logging
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from components.core import Progress, fingerprint, write_text_atomic
+from components.shards import DamagedShard
 from components.training.config import TrainConfig
 from components.training.job import CHECKPOINTS_FOLDER, OUTCOME_FILE, PROGRESS_FILE, RUN_FILE, Job
-from components.training.loop import run_worker
+from components.training.left_out import leave_out, read_left_out
+from components.training.store import StoreFault, mend_store, storing
+from components.training.worker import run_worker
 
 logger = logging.getLogger(__name__)
-# What may differ between the attempts of one run: it decides where and how fast, not what is learned.
-FREE_SETTINGS = frozenset(
-    {"num_workers", "cpus_per_worker", "micro_batch_size", "use_gpu", "zero_stage", "gradient_checkpointing",
-     "checkpoint_every", "keep_checkpoints", "max_failures", "validation"}
-)  # fmt: skip
+FREE_SETTINGS = TrainConfig.free_settings | {"validation"}  # what may differ between the attempts of one run
 
 
 def claim_folder(job: Job) -> str | None:
@@ -37,10 +37,12 @@ def claim_folder(job: Job) -> str | None:
     }
     path = job.folder / RUN_FILE
     if not path.is_file():
-        write_text_atomic(path, json.dumps(fixed | {"mlflow_run_id": job.run_id}, indent=2))
+        with storing("the run's settings", job.folder):
+            write_text_atomic(path, json.dumps(fixed | {"mlflow_run_id": job.run_id}, indent=2))
         return None
     found = json.loads(path.read_text(encoding="utf-8"))
     run_id = found.pop("mlflow_run_id", None)
+    found["train"] = _with_new_settings(found.get("train"))
     if found != fixed:
         differing = sorted(name for name in fixed.keys() | found.keys() if fixed.get(name) != found.get(name))
         raise ValueError(
@@ -51,23 +53,46 @@ def claim_folder(job: Job) -> str | None:
     return run_id
 
 
+def _with_new_settings(train: Any) -> Any:
+    """Settings as an older version stored them, those that it did not know yet at their defaults."""
+    try:
+        return TrainConfig.parse(train, source=RUN_FILE).model_dump(mode="json", exclude=set(FREE_SETTINGS))
+    except ValueError:
+        return train  # compared as it is, and so refused
+
+
 def remember_run_id(folder: Path, run_id: str) -> None:
     """Notes the MLflow run beside the settings of the run."""
     path = folder / RUN_FILE
     values = json.loads(path.read_text(encoding="utf-8"))
-    write_text_atomic(path, json.dumps(values | {"mlflow_run_id": run_id}, indent=2))
+    with storing("the run's settings", folder):
+        write_text_atomic(path, json.dumps(values | {"mlflow_run_id": run_id}, indent=2))
 
 
 def launch(job: Job) -> dict[str, Any]:
     """Runs the workers to the end, restarting them from the last checkpoint when one dies.
 
+    Damaged shards are left out as far as the config allows, and the workers are started anew.
+
     Returns:
         What rank 0 wrote at the end: step, `reference_gain` and its company.
 
     Raises:
-        RuntimeError: The run failed more often than allowed; the message holds the first worker's error.
+        RuntimeError: The run failed more often than allowed; the message holds the first worker's error. A
+            `StoreFault` if the run's folder cannot be written.
         ValueError: Training had to stop, e.g. because the loss was no number.
     """
+    while True:
+        store = job.folder / CHECKPOINTS_FOLDER / job.run_name
+        job = replace(job, left_out=read_left_out(job.folder), resume_from=mend_store(store))
+        try:
+            return _run_workers(job)
+        except DamagedShard as fault:
+            leave_out(job, fault)
+
+
+def _run_workers(job: Job) -> dict[str, Any]:
+    """Runs the workers of one start of Ray Train, with its restarts."""
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, TrainingFailedError
 
     from components.training.trainer import Trainer
@@ -98,10 +123,15 @@ def launch(job: Job) -> dict[str, Any]:
 
 
 def explained(error: Exception, job: Job) -> Exception:
-    """Returns what went wrong in one line: a ValueError for faults of input, a RuntimeError else."""
+    """Returns what went wrong in one line: a ValueError for faults of input, a RuntimeError else.
+
+    Damaged shards and a store that cannot be written come as the errors that they are.
+    """
     from components.training.trainer import input_fault, worker_failures
 
     fault = input_fault(error)
+    if isinstance(fault, DamagedShard | StoreFault):
+        return fault
     if fault is not None:
         return ValueError(f"run {job.run_name!r} stopped: {fault}")
     failures = worker_failures(error)

@@ -1,25 +1,18 @@
-"""What every training worker runs: build, resume, step, log, save, finish. Started by `launch.py`."""
+"""What every training worker runs: build, resume, step, log, save, finish. Started through `worker.py`."""
 
 import json
 import logging
-import math
 from collections.abc import Callable
+from contextlib import closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from components.core import (
-    derive_seed,
-    pick_device,
-    pick_dtype,
-    seed_everything,
-    setup_logging,
-    write_text_atomic,
-)
+from components.core import derive_seed, pick_device, pick_dtype, seed_everything, write_text_atomic
 from components.training.checkpoint import (
+    Snapshot,
     TrainState,
-    last_whole,
     load_checkpoint,
     save_checkpoint,
     scratch_folder,
@@ -27,11 +20,16 @@ from components.training.checkpoint import (
 )
 from components.training.clock import Clock
 from components.training.ema import Ema
-from components.training.engine import start_engine
+from components.training.engine import apply_step, start_engine
 from components.training.export import export_adapter, full_weights
-from components.training.feed import FIELDS, Feed, make_prompts
-from components.training.job import ADAPTER_FILE, OUTCOME_FILE, PROGRESS_FILE, Job
-from components.training.step import TERMS, FaceIdentity, Objective, StepResult, train_step
+from components.training.face_identity import load_face_identity
+from components.training.feed import make_feed, make_prompts
+from components.training.guard import BadLoss, Guard, running_mean
+from components.training.job import ADAPTER_FILE, BEST_FOLDER, OUTCOME_FILE, PROGRESS_FILE, RUN_FILE, Job
+from components.training.left_out import samples_in
+from components.training.similarity import Similarity
+from components.training.step import TERMS, Objective, StepResult, train_step
+from components.training.store import check_store, replace_folder, storing
 from components.training.tracking import Tracker
 from components.training.watch import Watch
 
@@ -68,8 +66,9 @@ class Worker:
             base.unet.to(memory_format=torch.channels_last)
         scaling_factor = vae.config.scaling_factor
         self.objective = Objective(
-            self.config, base.noise_scheduler, scaling_factor, face_identity(job, vae, self.device)
-        )
+            self.config, base.noise_scheduler, scaling_factor,
+            load_face_identity(job, vae, self.device, self.dtype),
+        )  # fmt: skip
         prompts = make_prompts(base.tokenizer, self.config.prompt, self.adapter.m)
         self.feed = make_feed(job, prompts, len(base.noise_scheduler.alphas_cumprod), rank, world_size)
         self.watch = Watch(
@@ -85,10 +84,13 @@ class Worker:
 
     def resume(self, folder: Path | None) -> None:
         """Takes up a checkpoint; None starts afresh."""
+        self._claimed = (self.job.folder / RUN_FILE).is_file()
         if folder is not None:
             self.state, average = load_checkpoint(self.engine, self.adapter, folder)
             self.ema = self._average(average)
             logger.info("resuming %s at step %d", self.job.run_name, self.state.step)
+        self._saved = self.state.step
+        self.state.in_memory = self.feed.read_as(self.state.in_memory)
         if self.rank == 0:
             self.tracker = Tracker(self.job.folder, self.state.step, self.job.tracking, self.job.run_id)
 
@@ -101,166 +103,192 @@ class Worker:
         self.engine.train()
         self._start = self.state.step
         self._show_progress(0.0)
-        clock = Clock(self.config.global_batch_size)
-        steps = self.feed.steps(self.state.step)
+        self._remember()
+        workers, price = self.world_size, self.config.price_per_worker_hour
+        self._clock = Clock(
+            self.config.global_batch_size, None if price is None else workers * price, self.state.seconds
+        )
         while self.state.step < self.config.steps:
-            with clock.waiting():
-                inputs = next(steps)
-            if self.job.hook is not None:
-                self.job.hook(self.rank, inputs.step)
-            seed_step(self.seed, inputs.step, self.rank)
-            result = train_step(self.engine, self.objective, inputs, self.device, self.dtype)
-            if self.ema is not None:
-                self.ema.update(inputs.step)
-            self.state.step = inputs.step + 1
-            clock.steps += 1
-            if not self._log(result, clock, inputs.keys):
-                return
-            with clock.paused():
-                self._occasionally(report)
-        steps.close()
+            try:
+                self._steps(report)
+            except BadLoss as bad:
+                if not self._go_back(str(bad)):
+                    self._stop_with(str(bad), report)
+                    return
         self._finish()
 
-    def _log(self, result: StepResult, clock: Clock, keys: tuple[str, ...]) -> bool:
-        """Adds a step to the sums and writes a row when due; False if the run has to stop."""
+    def _steps(self, report: Report) -> None:
+        """Steps from where the run is to its end.
+
+        Raises:
+            BadLoss: The loss or the gradient is not what training can go on with.
+        """
+        clock, divergence = self._clock, self.config.divergence
+        with closing(self.feed.steps(self.state.step, self.state.position)) as steps:
+            while self.state.step < self.config.steps:
+                with clock.waiting():
+                    inputs = next(steps)
+                if self.job.hook is not None:
+                    self.job.hook(self.rank, inputs)
+                seed_step(self.seed, inputs.step, self.rank)
+                guard = Guard(divergence, inputs.keys, inputs.step, self.state.loss_mean)
+                factor = divergence.rate_factor**self.state.returns
+                result = train_step(
+                    self.engine, self.objective, inputs, self.device, self.dtype, factor, guard
+                )
+                self._check_norm(result, guard)
+                if self.ema is not None:
+                    self.ema.update(inputs.step)
+                self.state.step, self.state.position = inputs.step + 1, inputs.position
+                clock.steps += 1
+                self._log(result)
+                with clock.paused():
+                    self._occasionally(report)
+
+    def _check_norm(self, result: StepResult, guard: Guard) -> None:
+        """Under ZeRO the norm is known after the step alone; float16 has a scaler that skips such steps."""
+        if not bool(torch.isfinite(result.gradient_norm)) and self.dtype != torch.float16:
+            raise BadLoss(guard.message(f"the gradient norm is {float(result.gradient_norm)}"))
+
+    def _log(self, result: StepResult) -> None:
+        """Adds a step to the sums and writes a row when due."""
         values = dict(zip(TERMS, result.terms.tolist(), strict=True))
         values["gradient_norm"] = float(result.gradient_norm)
-        step, sums = self.state.step, self.state.sums
+        state, step = self.state, self.state.step
+        state.loss_mean = running_mean(state.loss_mean, values["loss"], step - 1)
         for name, value in values.items():
-            sums[name] = sums.get(name, 0.0) + value
-        sums["count"] = sums.get("count", 0.0) + 1
-        if not math.isfinite(values["loss"]):
-            self._stop_with(f"the loss is {values['loss']} at step {step}; rank 0 had {', '.join(keys)}")
-            return False
+            state.sums[name] = state.sums.get(name, 0.0) + value
+        state.sums["count"] = state.sums.get("count", 0.0) + 1
         self._show_progress(values["loss"])
         if step % self.config.log_every and step != self.config.steps:
-            return True
-        count, self.state.sums = sums.pop("count"), {}
-        row = {name: total / count for name, total in sums.items()}
-        figures = clock.figures()
+            return
+        count = state.sums.pop("count")
+        row = {name: total / count for name, total in state.sums.items()}
+        state.sums = {}
+        figures = self._clock.figures()
+        if self.job.left_out:
+            figures["left_out_samples"] = samples_in(self.job.manifest, self.job.left_out)
         if self.tracker is not None:
             self.tracker.log(step, row | {"learning_rate": result.learning_rate} | figures)
-        return True
 
     def _show_progress(self, loss: float) -> None:
-        """Notes the step for the driver, which shows it."""
+        """Notes the step for the driver, which shows it; no run ends because that cannot be written."""
         if self.rank == 0:
             progress = {"start": self._start, "step": self.state.step, "loss": loss}
-            write_text_atomic(self.job.folder / PROGRESS_FILE, json.dumps(progress))
+            with suppress(OSError):
+                (self.job.folder / PROGRESS_FILE).write_text(json.dumps(progress), encoding="utf-8")
 
     def _occasionally(self, report: Report) -> None:
-        """Saves, validates and draws when the step is due for it; the end of the run has its own turn."""
+        """Validates, draws and saves when the step is due for it; the end of the run has its own turn."""
         step, validation = self.state.step, self.config.validation
         last = step == self.config.steps
+        measure = validation.every and step % validation.every == 0 and not last
+        draw = validation.sample_every and step % validation.sample_every == 0 and not last
+        if measure or draw:
+            with nullcontext() if self.ema is None else self.ema.in_place():  # what is saved at the end
+                if measure:
+                    self.watch.measure("validation", step, self.tracker)
+                similarity = self.watch.draw(step, self.tracker) if draw else None
+            self._keep_best(similarity)
         if step % self.config.checkpoint_every == 0 or last:
             self._save(report)
-        if validation.every and step % validation.every == 0 and not last:
-            self.watch.measure("validation", step, self.tracker)
-        if validation.sample_every and step % validation.sample_every == 0 and not last:
-            self.watch.draw(step, self.tracker)
+
+    def _keep_best(self, similarity: Similarity | None) -> None:
+        """Keeps this state beside the last checkpoints if its pictures keep identities best so far."""
+        if similarity is None or (self.state.best is not None and similarity.mean <= self.state.best):
+            return
+        self.state.best = similarity.mean
+        weights = full_weights(self.engine, self.adapter) if self.ema is None else self.ema.whole()
+        with scratch_folder() as folder:
+            self._fill(folder)
+            if self.rank == 0:
+                about = self._about() | {"identity_similarity": similarity.mean}
+                export_adapter(self.adapter, weights, folder / ADAPTER_FILE, about)
+                with storing("the best checkpoint", self.job.folder):
+                    replace_folder(folder, self.job.folder / BEST_FOLDER)
 
     def _save(self, report: Report) -> None:
         if self.tracker is not None:
             self.tracker.flush()
+            if self._claimed:
+                check_store(self.job.folder)
+        self.state.seconds = self._clock.seconds
         with scratch_folder() as folder:
-            average = None if self.ema is None else self.ema.average
+            self._fill(folder)
+            with storing(f"the checkpoint of step {self.state.step}", self.job.folder):
+                report(self.state.step, folder if self.rank == 0 else None)
+        self._saved = self.state.step
+        self._remember()
+
+    def _fill(self, folder: Path) -> None:
+        """Writes this state to a scratch folder."""
+        average = None if self.ema is None else self.ema.average
+        with storing("a checkpoint", folder):
             save_checkpoint(self.engine, self.adapter, folder, self.state, average)
-            report(self.state.step, folder if self.rank == 0 else None)
+
+    def _remember(self) -> None:
+        """Keeps this state in memory, if the run may go back to it."""
+        if self.config.divergence.max_returns:
+            average = None if self.ema is None else self.ema.average
+            self._snapshot = Snapshot.take(self.engine, self.adapter, self.state, average)
+
+    def _go_back(self, fault: str) -> bool:
+        """Returns to the last checkpoint with a lower rate; False if the run may not, or not again."""
+        returns = self.state.returns + 1
+        if returns > self.config.divergence.max_returns:
+            return False
+        apply_step(self.engine, 0.0)  # DeepSpeed lets go of the gradients; the weights are replaced
+        self._snapshot.put_back(self.engine, self.adapter)
+        self.state = self._snapshot.state.copy()
+        self.state.returns = returns
+        self.ema = self._average(self._snapshot.ema)
+        if self.tracker is not None:
+            self.tracker.cut(self.state.step)
+        rate = self.config.divergence.rate_factor**returns
+        logger.warning("%s; going back to step %d with %g of the rate", fault, self.state.step, rate)
+        self._remember()  # a second return comes to the same step, with a rate that is lower still
+        return True
 
     def _finish(self) -> None:
-        """Measures and draws on held-out people, and writes adapter and outcome."""
+        """Measures and draws on people not trained on, and writes adapter and outcome."""
         if self.ema is not None:
             self.ema.apply()
         gain = self.watch.measure("heldout", self.state.step, self.tracker)
-        self.watch.draw(self.state.step, self.tracker)
+        similarity = self.watch.draw(self.state.step, self.tracker)
         weights = full_weights(self.engine, self.adapter) if self.ema is None else self.ema.whole()
         if self.tracker is None:
             return
         path = self.job.folder / ADAPTER_FILE
-        about = {"run_name": self.job.run_name, "step": self.state.step, "mlflow_run_id": self.job.run_id}
-        about["face"] = self.job.face.model_dump(mode="json")  # photos must be cut the same way later
-        export_adapter(self.adapter, weights, path, about)
+        with storing("the adapter", self.job.folder):
+            export_adapter(self.adapter, weights, path, self._about())
         self.tracker.log_file(path, "adapter")
         self.tracker.log_file(path.with_suffix(".json"), "adapter")
         self.tracker.flush()
         outcome = {"step": self.state.step} | gain.plain()
-        write_text_atomic(self.job.folder / OUTCOME_FILE, json.dumps(outcome, indent=2))
+        if similarity is not None:
+            outcome |= {"identity_similarity": similarity.mean, "best_identity_similarity": self.state.best}
+        if self.job.left_out:
+            outcome["left_out_samples"] = samples_in(self.job.manifest, self.job.left_out)
+        with storing("the outcome", self.job.folder):
+            write_text_atomic(self.job.folder / OUTCOME_FILE, json.dumps(outcome, indent=2))
 
-    def _stop_with(self, message: str) -> None:
-        """Ends the run with an error that a restart would only repeat: the driver raises it."""
+    def _about(self) -> dict[str, Any]:
+        """What an adapter's file says of the run that it comes from."""
+        face = self.job.face.model_dump(mode="json")  # photos must be cut the same way later
+        run = {"run_name": self.job.run_name, "step": self.state.step, "mlflow_run_id": self.job.run_id}
+        return run | {"face": face}
+
+    def _stop_with(self, fault: str, report: Report) -> None:
+        """Ends the run with an error that a restart would only repeat, and keeps the last good state."""
+        weights = full_weights(self.engine, self.adapter)
+        good = all(bool(value.isfinite().all()) for value in weights.values())
+        if good and self.state.step > self._saved:
+            self._save(report)
+        kept = self.state.step if good else self._saved
+        message = f"{fault}; the weights of step {kept} are the last good ones" + (
+            " and kept" if kept else ""
+        )
         logger.error("%s", message)
         if self.rank == 0:
-            write_text_atomic(self.job.folder / OUTCOME_FILE, json.dumps({"error": message}))
-
-
-def face_identity(job: Job, vae: Any, device: torch.device) -> FaceIdentity | None:
-    """Loads what the identity loss looks through; None if the term is off."""
-    from components.face import identity_onnx_path, load_arcface
-
-    if job.config.face_loss.lambda_face == 0:
-        return None
-    base = Path(job.model.base)
-    path = identity_onnx_path(job.face, base if base.is_dir() else None)
-    return FaceIdentity(vae, load_arcface(path).to(device))
-
-
-def make_feed(job: Job, prompts: Any, num_train_timesteps: int, rank: int, world_size: int) -> Feed:
-    """Opens the training split for this rank."""
-    from components.shards import ShardReader
-
-    reader = ShardReader(
-        job.manifest,
-        "train",
-        batch_size=job.config.global_batch_size,
-        seed=job.runtime.seed,
-        rank=rank,
-        world_size=world_size,
-        fields=FIELDS,
-    )
-    return Feed(
-        reader,
-        job.config,
-        seed=job.runtime.seed,
-        num_train_timesteps=num_train_timesteps,
-        prompts=prompts,
-        rank=rank,
-        world_size=world_size,
-    )
-
-
-def run_worker(values: dict[str, Any]) -> None:
-    """The per-worker function that Ray Train calls; `values["job"]` is the `Job`."""
-    import ray.train
-
-    job: Job = values["job"]
-    quiet_libraries()
-    torch.set_num_threads(job.config.cpus_per_worker)
-    context = ray.train.get_context()
-    worker = Worker(job, context.get_world_rank(), context.get_world_size())
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        worker.resume(None)
-    else:
-        with checkpoint.as_directory() as folder:
-            worker.resume(last_whole(Path(folder)))
-    worker.run(report_checkpoint)
-
-
-def quiet_libraries() -> None:
-    """Leaves our own log, and warnings of the libraries."""
-    from diffusers.utils import logging as diffusers_logging
-    from transformers.utils import logging as transformers_logging
-
-    setup_logging(level=logging.WARNING)
-    logging.getLogger("components").setLevel(logging.INFO)
-    logging.getLogger("ray").setLevel(logging.WARNING)
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
-
-
-def report_checkpoint(step: int, folder: Path | None) -> None:
-    """Hands a checkpoint to Ray, which copies it to the run's storage; a barrier over all ranks."""
-    import ray.train
-
-    checkpoint = None if folder is None else ray.train.Checkpoint.from_directory(str(folder))
-    ray.train.report({"step": step}, checkpoint=checkpoint)
+            with storing("the outcome", self.job.folder):
+                write_text_atomic(self.job.folder / OUTCOME_FILE, json.dumps({"error": message}))

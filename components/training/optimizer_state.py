@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from components.training.blocks_8bit import BLOCKS, gather_blocks, is_8bit, restore_blocks
+
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -22,13 +24,14 @@ def gather_state(engine: Any, parameters: dict[str, nn.Parameter]) -> tuple[dict
 
     Returns:
         "weight/NAME", "exp_avg/NAME", "exp_avg_sq/NAME" -> float32 tensors on the CPU (no moments before the
-        first step), and the number of steps that Adam has taken.
+        first step), and the number of steps that Adam has taken. Moments of 8 bits are kept in their blocks.
     """
     steps, found = adam_steps(engine), {}
+    in_blocks = is_8bit(_adam(engine))
     for name, parameter in parameters.items():
-        for kind in ("weight", *(MOMENTS if steps else ())):
+        for kind in ("weight", *(MOMENTS if steps and not in_blocks else ())):
             found[f"{kind}/{name}"] = whole(engine, parameter, kind).detach().float().cpu()
-    return found, steps
+    return (found | gather_blocks(_flats(engine), _adam(engine)) if in_blocks else found), steps
 
 
 def restore_state(
@@ -39,12 +42,17 @@ def restore_state(
     Raises:
         ValueError: Names or shapes are not those of the trained parameters.
     """
-    _check_names(parameters, tensors, steps)
-    if steps:
+    in_blocks = is_8bit(_adam(engine))
+    kinds = ("weight", *(MOMENTS if steps and not in_blocks else ()))
+    plain = {name: value for name, value in tensors.items() if not name.startswith(BLOCKS)}
+    _check_names(parameters, plain, kinds)
+    if steps and in_blocks:
+        restore_blocks(_flats(engine), _adam(engine), tensors, steps)
+    elif steps:
         _create_moments(engine, steps)
     with torch.no_grad():
         for name, parameter in parameters.items():
-            for kind in ("weight", *(MOMENTS if steps else ())):
+            for kind in kinds:
                 _set(engine, parameter, kind, tensors[f"{kind}/{name}"])
         _refresh_working_weights(engine)
 
@@ -101,16 +109,19 @@ def _set(engine: Any, parameter: Any, kind: str, value: Tensor) -> None:
         parameter.set_full_hp_param(value, None if kind == "weight" else kind)
 
 
+def _flats(engine: Any) -> list[Tensor]:
+    """The tensors that the optimizer steps: the parameters themselves, or this rank's parts of them."""
+    stage = engine.zero_optimization_stage()
+    if stage == 0:
+        return [parameter for group in _adam(engine).param_groups for parameter in group["params"]]
+    zero = engine.optimizer
+    return zero.fp32_partitioned_groups_flat if stage == 3 else zero.single_partition_of_fp32_groups
+
+
 def _create_moments(engine: Any, steps: int) -> None:
     """Makes the moments that AdamW would make at its first step, and tells DeepSpeed where they are."""
     adam, zero, stage = _adam(engine), engine.optimizer, engine.zero_optimization_stage()
-    if stage == 0:
-        flats = [parameter for group in adam.param_groups for parameter in group["params"]]
-    elif stage == 3:
-        flats = zero.fp32_partitioned_groups_flat
-    else:
-        flats = zero.single_partition_of_fp32_groups
-    for flat in flats:
+    for flat in _flats(engine):
         step = torch.tensor(float(steps), device=flat.device)
         adam.state[flat] = {"step": step, **{kind: torch.zeros_like(flat) for kind in MOMENTS}}
     if stage in (1, 2):
@@ -132,8 +143,9 @@ def _refresh_working_weights(engine: Any) -> None:
             small[0].all_gather(small)
 
 
-def _check_names(parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor], steps: int) -> None:
-    kinds = ("weight", *(MOMENTS if steps else ()))
+def _check_names(
+    parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor], kinds: tuple[str, ...]
+) -> None:
     expected = {f"{kind}/{name}" for kind in kinds for name in parameters}
     odd = sorted(expected ^ tensors.keys())
     if odd:

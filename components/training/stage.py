@@ -1,6 +1,8 @@
 """The training stage: shards in, adapter and its record out."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,7 +63,8 @@ def train(
         status = "KILLED"
         raise
     finally:
-        close_run(job.tracking, run_id, status)
+        with _lenient(status != "FINISHED"):  # a full disk is MLflow's too; what broke the run is to be seen
+            close_run(job.tracking, run_id, status)
     low, high = outcome["reference_gain_interval"]
     return Checkpoint(
         count_in=outcome["step"] * config.global_batch_size,
@@ -75,6 +78,17 @@ def train(
         reference_gain_interval=(low, high),
         mlflow_run_id=run_id,
     )
+
+
+@contextmanager
+def _lenient(failed: bool) -> Iterator[None]:
+    """Lets nothing cover the error that ended a failed run."""
+    try:
+        yield
+    except Exception as error:
+        if not failed:
+            raise
+        logger.warning("MLflow did not take the status: %s", error)
 
 
 def check_manifest(manifest: ShardManifest, config: TrainConfig) -> None:

@@ -5,13 +5,15 @@ Averages: every term is a mean over the samples of the *global* batch (the ident
     over workers and accumulation steps, so the loss that it gets is the local sum times both numbers.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from components.training.config import TrainConfig
-from components.training.engine import apply_step, learning_rate
+from components.training.engine import apply_step, known_gradient_norm, learning_rate
+from components.training.face_identity import FaceIdentity
 from components.training.feed import MicroBatch, StepInputs
 from components.training.losses import (
     eq2_diffusion_loss,
@@ -30,31 +32,6 @@ from components.training.objective import (
 )
 
 TERMS = ("loss", "diffusion", "face", "text_regularizer", "visual_regularizer")
-
-
-class FaceIdentity(nn.Module):
-    """Latents -> picture -> aligned face -> identity, differentiable: what the identity loss looks through.
-
-    Args:
-        vae: The base's VAE, frozen.
-        arcface: `DifferentiableArcFace`.
-    """
-
-    def __init__(self, vae: Any, arcface: Any) -> None:
-        super().__init__()
-        self.vae, self.arcface = vae.requires_grad_(False).eval(), arcface
-
-    def forward(self, latents: Tensor, landmarks_xy: Tensor) -> Tensor:
-        """Returns unit-norm embeddings (n, D) of latents (n, C, h, w), scaled as the UNet sees them.
-
-        Args:
-            latents: Estimates of x_0.
-            landmarks_xy: (n, 5, 2) in pixels of the target picture, found without gradient.
-        """
-        from components.face import warp_faces
-
-        images_m11 = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
-        return self.arcface.embed(warp_faces(images_m11.float(), landmarks_xy))
 
 
 class Objective:
@@ -142,16 +119,38 @@ class StepResult(NamedTuple):
 
 
 def train_step(
-    engine: Any, objective: Objective, inputs: StepInputs, device: torch.device, dtype: torch.dtype
+    engine: Any,
+    objective: Objective,
+    inputs: StepInputs,
+    device: torch.device,
+    dtype: torch.dtype,
+    rate_factor: float = 1.0,
+    check: Callable[[Tensor, Tensor | None], None] | None = None,
 ) -> StepResult:
-    """Runs forward and backward over this worker's micro batches, then the optimizer step."""
+    """Runs forward and backward over this worker's micro batches, then the optimizer step.
+
+    Args:
+        engine: DeepSpeed engine.
+        objective: What is minimised.
+        inputs: This worker's part of the global batch.
+        device: Where the model is.
+        dtype: Of the model.
+        rate_factor: The scheduled learning rate is multiplied with it.
+        check: Sees the terms of the global batch, and the gradient norm where it is known, before the weights
+            change; what it raises leaves them as they were.
+    """
     config = objective.config
     total = torch.zeros(len(TERMS), device=device)
-    for micro_batch in inputs.micro_batches:
+    rate = rate_factor * learning_rate(inputs.step, config.steps, config.optimizer)
+    norm = torch.zeros(())
+    for number, micro_batch in enumerate(inputs.micro_batches, 1):
         terms = objective(engine, micro_batch.to(device, dtype))
         engine.backward(terms[0] * (torch.distributed.get_world_size() * len(inputs.micro_batches)))
         total += terms.detach().float()
-        rate = learning_rate(inputs.step, config.steps, config.optimizer)
-        norm = apply_step(engine, rate)
-    torch.distributed.all_reduce(total)
+        known = known_gradient_norm(engine)
+        if number == len(inputs.micro_batches):
+            torch.distributed.all_reduce(total)
+            if check is not None:
+                check(total, known)
+        norm = apply_step(engine, rate, known)
     return StepResult(total, norm, rate)

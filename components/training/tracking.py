@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from components.core import TrackingConfig, write_text_atomic
+from components.training.store import storing
 
 logger = logging.getLogger(__name__)
 SQLITE = "sqlite:///"
@@ -97,17 +98,26 @@ class Tracker:
     ) -> None:
         self.folder, self._run_id, self._pending = folder, run_id, []  # type: ignore[var-annotated]
         self._path = folder / "metrics.jsonl"
-        kept = [row for row in read_history(folder) if row["step"] <= start_step]
-        write_text_atomic(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+        self.cut(start_step)
         self._client = None
         if tracking is not None and run_id is not None:
             from mlflow import MlflowClient
 
             self._client = MlflowClient(tracking_uri=tracking.uri)
 
+    def cut(self, step: int) -> None:
+        """Takes away the rows after a step: the run goes on from it."""
+        with storing("the log", self.folder):
+            kept = [row for row in read_history(self.folder) if row["step"] <= step]
+            write_text_atomic(self._path, "".join(json.dumps(row) + "\n" for row in kept))
+
     def log(self, step: int, metrics: dict[str, float]) -> None:
-        """Adds a row; MLflow gets it in the background."""
-        with self._path.open("a", encoding="utf-8") as file:
+        """Adds a row; MLflow gets it in the background.
+
+        Raises:
+            StoreFault: The row cannot be written.
+        """
+        with storing("the log", self.folder), self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | metrics) + "\n")
         if self._client is None or self._run_id is None:
             return
@@ -120,8 +130,9 @@ class Tracker:
     def log_image(self, image: Any, name: str) -> None:
         """Keeps a PIL image in `samples/` and as an artifact of the run."""
         path = self.folder / "samples" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        image.save(path)
+        with storing("sample pictures", self.folder):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image.save(path)
         self._send(path, "samples")
 
     def log_file(self, path: Path, artifact_folder: str) -> None:

@@ -1,9 +1,9 @@
 """Ray's `TorchTrainer` with two changes: faults of input are not retried, and a laptop starts no helpers.
 
-A `ValueError` of a worker says that settings or data are wrong; three restarts would only repeat it. And on a
-Ray that lives and dies with the stage, each helper is a process of its own that costs seconds of start-up on
-two cores: autoscaling coordinator (nothing scales), placement group cleaner (Ray ends with the stage, and
-without a dashboard it warns each second), preemption watcher.
+A `ValueError` of a worker says that settings or data are wrong, a `StoreFault` that nothing can be kept; a
+restart would only repeat either. And on a Ray that lives and dies with the stage, each helper is a process of
+its own that costs seconds of start-up on two cores: autoscaling coordinator (nothing scales), placement group
+cleaner (Ray ends with the stage, and without a dashboard it warns each second), preemption watcher.
 
 What is overridden is private to Ray 2.60, which is pinned; where a later Ray names it differently, nothing is
 left out and training runs all the same.
@@ -16,6 +16,8 @@ from ray.train.torch import TorchTrainer
 from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ray.train.v2._internal.execution.failure_handling.default import DefaultFailurePolicy
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
+
+from components.training.store import StoreFault
 
 LEFT_OUT = {"PlacementGroupCleanerCallback", "ControllerMetricsCallback", "WorkerMetricsCallback"}
 LOCAL_ENV = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
@@ -35,7 +37,7 @@ class FixedWorkers(FixedScalingPolicy):
 
 
 class StopAtFaults(DefaultFailurePolicy):
-    """Restarts after lost workers, not after a `ValueError`, which a restart would only repeat."""
+    """Restarts after lost workers, not after a `ValueError` or `StoreFault`, which would only come again."""
 
     def make_decision(self, training_failed_error: Any) -> FailureDecision:
         """Returns what to do after a failure."""
@@ -79,7 +81,7 @@ def worker_failures(error: Any) -> dict[int, BaseException]:
     return {rank: getattr(failure, "_base_exc", failure) for rank, failure in sorted(failures.items())}
 
 
-def input_fault(error: Any) -> ValueError | None:
-    """Returns the first `ValueError` among the workers' exceptions."""
-    faults = (failure for failure in worker_failures(error).values() if isinstance(failure, ValueError))
-    return next(faults, None)
+def input_fault(error: Any) -> ValueError | StoreFault | None:
+    """Returns the first `ValueError` or `StoreFault` among the workers' exceptions."""
+    failures = worker_failures(error).values()
+    return next((failure for failure in failures if isinstance(failure, ValueError | StoreFault)), None)

@@ -1,6 +1,7 @@
-"""What is looked at during a run and at its end: `reference_gain` and the grid of sample pictures."""
+"""What is looked at during a run and at its end: `reference_gain`, the grid of pictures, identity in them."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from components.training.feed import FIELDS, Prompts
 from components.training.job import Job
 from components.training.samples import one_a_person, picture_grid, sample_pictures
+from components.training.similarity import PictureIdentity, Similarity
 from components.training.tracking import Tracker
 from components.training.validation import GainReport, ReferenceGain
 
@@ -38,6 +40,8 @@ class Watch:
         self._prompts, self._device, self._dtype = prompts, device, dtype
         self._rank, self._world_size = rank, world_size
         self._loaded: dict[str, list[dict[str, Any]]] = {}
+        base = Path(job.model.base)
+        self._identity = PictureIdentity(job.face, base if base.is_dir() else None)
 
     def _samples(self, split: str) -> list[dict[str, Any]]:
         """Samples of people that are not trained on; where a split is empty, the other one serves."""
@@ -67,12 +71,16 @@ class Watch:
             tracker.log(step, gain.figures(split))
         return gain
 
-    def draw(self, step: int, tracker: Tracker | None) -> None:
-        """Draws the grid of sample pictures, the people dealt out to the ranks; rank 0 keeps it."""
+    def draw(self, step: int, tracker: Tracker | None) -> Similarity | None:
+        """Draws the grid of sample pictures, the people dealt out to the ranks; rank 0 keeps it.
+
+        Returns:
+            How much identity its pictures keep, the same on every rank; None if that cannot be measured.
+        """
         config = self._job.config
-        people = one_a_person(self._samples("heldout"), config.validation.sample_people)
+        people = one_a_person(self._samples("validation"), config.validation.sample_people)
         if not people:
-            return
+            return None
         alone = config.zero_stage == 3  # a forward pass needs all ranks: each draws everybody
         mine = people if alone else people[self._rank :: self._world_size]
         pictures = None
@@ -85,8 +93,15 @@ class Watch:
             self._engine.train()
         gathered: list[Any] = [None] * self._world_size
         torch.distributed.all_gather_object(gathered, pictures)
+        similarity: list[Similarity | None] = [None]
         if tracker is not None:
             parts = 1 if alone else self._world_size
             rows = np.stack([gathered[i % parts][i // parts] for i in range(len(people))])
             grid = picture_grid([person["target.png"] for person in people], rows)
             tracker.log_image(grid, f"step_{step:06d}.png")
+            similarity[0] = self._identity.measure(rows, [person["identity.npy"] for person in people])
+            if similarity[0] is not None:
+                figures = {"identity_similarity": similarity[0].mean, "face_found": similarity[0].found}
+                tracker.log(step, figures)
+        torch.distributed.broadcast_object_list(similarity, src=0)
+        return similarity[0]

@@ -6,7 +6,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from components.core import RuntimeConfig, TrackingConfig
+from components.face import FaceConfig
+from components.model import ModelConfig
+from components.training import TrainConfig, train
 from tests.factories import tiny_base
+from tests.integration.made_training import SETTINGS
+from tests.unit.training.made_shards import made_shards
 
 BLOCKED = """
 import os, socket
@@ -74,3 +80,26 @@ def blocked_names(tmp_path) -> Iterator[dict[str, str]]:
     yield {"PYTHONPATH": str(folder), "BLOCKED_NAMES_LOG": str(log)}
     tried = sorted(set(log.read_text().split()) - OF_THE_MACHINE) if log.exists() else []
     assert tried == [], f"these names were asked for: {tried}"
+
+
+@pytest.fixture(scope="session")
+def parts(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("training")
+    base = tiny_base(folder / "base")
+    return {
+        "model": ModelConfig(base=str(base)),
+        "face": FaceConfig(),
+        "runtime": RuntimeConfig(device="cpu", num_cpus=2),
+        "tracking": TrackingConfig(
+            uri=f"sqlite:///{folder}/mlflow.db", artifact_location=str(folder / "artifacts")
+        ),
+        "manifest": made_shards(folder / "shards", base),
+    }
+
+
+@pytest.fixture(scope="session")
+def undisturbed(parts, ray_local, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    return train(
+        config=TrainConfig.parse(SETTINGS, source="a test"), **parts, folder=folder, run_name="undisturbed"
+    )

@@ -1,9 +1,6 @@
 """Training on Ray and DeepSpeed: a killed worker changes nothing, and one worker agrees with two."""
 
 import json
-import os
-import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -11,69 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
-from components.core import RuntimeConfig, TrackingConfig
-from components.face import FaceConfig
-from components.model import ModelConfig
 from components.training import TrainConfig, train
-from components.training.launch import claim_folder, launch
+from components.training.launch import launch
 from components.training.stage import make_job
-from components.training.tracking import read_history
-from tests.factories import tiny_base
+from tests.integration.made_training import (
+    SETTINGS,
+    all_of,
+    assert_same_run,
+    disturbed_job,
+    kill,
+    losses,
+    noted,
+    noting,
+    once,
+)
 from tests.unit.training.made_runs import run_alone
-from tests.unit.training.made_shards import made_shards
-
-EXACT = ("step", "loss", "diffusion", "face", "text_regularizer", "visual_regularizer", "gradient_norm")
-SETTINGS = {
-    "steps": 20,
-    "global_batch_size": 8,
-    "num_workers": 2,
-    "checkpoint_every": 8,
-    "log_every": 1,
-    "max_failures": 1,
-    "fusion": {"warmup_steps": 5},
-    "validation": {"timesteps": 2, "sample_people": 2, "sample_steps": 2},
-}
-
-
-def kill_once(rank: int, step: int, marker: Path):
-    """A hook that kills one worker before one step, as a lost machine would; once, whatever restarts."""
-
-    def hook(at_rank: int, at_step: int) -> None:  # nested, so that it travels to the workers by value
-        if (at_rank, at_step) == (rank, step) and not marker.exists():
-            marker.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return hook
-
-
-def losses(folder: Path) -> list[dict[str, float]]:
-    return [{name: row[name] for name in EXACT} for row in read_history(folder) if "loss" in row]
-
-
-@pytest.fixture(scope="module")
-def parts(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("training")
-    base = tiny_base(folder / "base")
-    return {
-        "model": ModelConfig(base=str(base)),
-        "face": FaceConfig(),
-        "runtime": RuntimeConfig(device="cpu", num_cpus=2),
-        "tracking": TrackingConfig(
-            uri=f"sqlite:///{folder}/mlflow.db", artifact_location=str(folder / "artifacts")
-        ),
-        "manifest": made_shards(folder / "shards", base),
-    }
-
-
-@pytest.fixture(scope="module")
-def undisturbed(parts, ray_local, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    return train(
-        config=TrainConfig.parse(SETTINGS, source="a test"), **parts, folder=folder, run_name="undisturbed"
-    )
 
 
 def test_the_record_and_mlflow_tell_the_run(undisturbed, parts):
@@ -100,26 +50,31 @@ def test_the_record_and_mlflow_tell_the_run(undisturbed, parts):
 
 
 def test_a_killed_worker_changes_nothing(undisturbed, parts, ray_local, tmp_path):
-    config = TrainConfig.parse(SETTINGS, source="a test")
-    job = make_job(config, **parts, folder=tmp_path / "run", run_name="killed")
-    claim_folder(job)
     marker = tmp_path / "killed"
-    outcome = launch(replace(job, hook=kill_once(1, 13, marker)))
+    job = disturbed_job(parts, tmp_path / "run", once(1, 13, marker, kill()))
+    outcome = launch(job)
     assert marker.exists()
     assert outcome["step"] == 20
-    assert losses(job.folder) == losses(Path(undisturbed.folder))
-    expected, found = load_file(undisturbed.adapter), load_file(job.folder / "adapter.safetensors")
-    assert expected.keys() == found.keys()
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    assert_same_run(job.folder, Path(undisturbed.folder))
     assert outcome["reference_gain"] == undisturbed.reference_gain
 
 
-def test_one_worker_agrees_with_two(undisturbed, parts, ray_local, tmp_path):
-    config = TrainConfig.parse(SETTINGS | {"num_workers": 1}, source="a test")
-    alone = train(config=config, **parts, folder=tmp_path / "run", run_name="alone")
-    for one, two in zip(losses(Path(alone.folder)), losses(Path(undisturbed.folder)), strict=True):
-        assert one == pytest.approx(two, rel=1e-4, abs=1e-5)
-    assert alone.reference_gain == pytest.approx(undisturbed.reference_gain, abs=1e-4)
+def test_two_workers_go_on_where_one_was_killed(undisturbed, parts, ray_local, tmp_path):
+    """One worker agrees with two up to there; then the same samples in the same order, the same losses."""
+    notes = tmp_path / "notes"
+    alone = all_of(once(0, 11, tmp_path / "killed", kill()), noting(notes / "one"))
+    job = disturbed_job(parts, tmp_path / "run", alone, num_workers=1, max_failures=0)
+    with pytest.raises(RuntimeError, match="the same run name goes on from the last"):
+        launch(job)
+    assert len(losses(job.folder)) == 11
+    both = replace(job, config=TrainConfig.parse(SETTINGS, source="a test"), hook=noting(notes / "two"))
+    outcome = launch(both)
+    assert noted(notes / "two", range(8, 11)) == noted(
+        notes / "one", range(8, 11)
+    )  # done again after the kill
+    for one, two in zip(losses(job.folder), losses(Path(undisturbed.folder)), strict=True):
+        assert one == pytest.approx(two, rel=1e-5, abs=1e-5)
+    assert outcome["reference_gain"] == pytest.approx(undisturbed.reference_gain, abs=1e-4)
 
 
 def test_a_folder_of_another_run_is_refused(undisturbed, parts):
@@ -184,22 +139,4 @@ def test_a_killed_driver_changes_nothing(undisturbed, parts, tmp_path):
     before = len(losses(folder))
     assert before < 20
     assert subprocess.run(command, check=False).returncode == 0
-    assert losses(folder) == losses(Path(undisturbed.folder))
-    expected, found = load_file(undisturbed.adapter), load_file(folder / "adapter.safetensors")
-    assert all(torch.equal(expected[name], found[name]) for name in expected)
-
-
-@pytest.mark.slow
-def test_a_damaged_shard_stops_the_run_at_once_and_is_named(parts, ray_local, tmp_path):
-    manifest = parts["manifest"]
-    copy = shutil.copytree(manifest.folder, tmp_path / "shards")
-    damaged = copy / next(shard.name for shard in manifest.shards if shard.split == "train")
-    damaged.write_bytes(damaged.read_bytes()[:5000])
-    given = parts | {"manifest": manifest.model_copy(update={"folder": str(copy)})}
-    with pytest.raises(ValueError, match=f"stopped: .*{damaged.name}"):
-        train(
-            config=TrainConfig.parse(SETTINGS, source="a test"),
-            **given,
-            folder=tmp_path / "run",
-            run_name="d",
-        )
+    assert_same_run(folder, Path(undisturbed.folder))

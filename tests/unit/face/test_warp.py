@@ -77,3 +77,13 @@ def test_bad_input_is_refused():
         warp_faces(torch.zeros(2, 3, 8, 8), torch.zeros(1, 5, 2))
     with pytest.raises(ValueError, match="one point"):
         warp_faces(torch.zeros(1, 3, 8, 8), torch.ones(1, 5, 2))
+
+
+def test_centres_are_where_the_aligned_face_has_its_middle():
+    from components.face.warp import aligned_centres
+
+    landmarks = torch.tensor(ARCFACE_TEMPLATE_XY, dtype=torch.float64)
+    moved = torch.stack([landmarks, 2 * landmarks + 10])
+    torch.testing.assert_close(
+        aligned_centres(moved), torch.tensor([[55.5, 55.5], [121.0, 121.0]], dtype=torch.float64)
+    )

@@ -32,7 +32,7 @@ def test_help_names_every_command_and_is_quick():
     assert "HEAVY []" in done.stdout
     assert all(
         word in done.stdout
-        for word in ("demo", "stage", "train", "personalize", "export", "services", "doctor")
+        for word in ("demo", "stage", "train", "plan", "personalize", "export", "services", "doctor")
     )
 
 
@@ -112,3 +112,37 @@ def test_the_check_names_a_full_disk(tmp_path):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert "999999 GB are needed: make room" in done.stderr
+
+
+def test_plan_says_hours_and_money(capsys):
+    assert main(["plan", "--profile", "sd21", "--gpus", "8", "--price", "2.0"]) == 0
+    said = capsys.readouterr().out
+    assert "60,000 steps of 64 samples" in said
+    assert "ASSUMED by the profile, not measured" in said
+    assert "hours" in said
+    assert "in all" in said
+    assert main(["plan", "--profile", "sd21", "--gpus", "8", "--samples-per-second", "10"]) == 0
+    assert "8 GPUs: 76.0 samples a second\n  10 of one GPU, as given" in capsys.readouterr().out
+
+
+def test_plan_measures_by_the_log_of_a_run(tmp_path, capsys):
+    folder = tmp_path / "short"
+    (folder / "train" / "abc").mkdir(parents=True)
+    (folder / "config.yaml").write_text("name: short\ntrain: {num_workers: 2}\n")
+    rows = [
+        f'{{"step": {step}, "samples_per_second": {rate}}}\n' for step, rate in ((1, 2), (2, 20), (3, 20))
+    ]
+    (folder / "train" / "abc" / "metrics.jsonl").write_text("".join(rows))
+    words = ["plan", "--profile", "sd21", "--gpus", "1", "--root", str(tmp_path), "--from-run"]
+    assert main([*words, "short"]) == 0
+    assert (
+        "1 GPU: 10.0 samples a second\n  10.00 of one worker, measured by run short"
+        in capsys.readouterr().out
+    )
+    assert main([*words, "other"]) == REFUSED
+    assert "has no training log" in capsys.readouterr().err
+
+
+def test_plan_without_a_throughput_asks_for_one(capsys):
+    assert main(["plan", "--profile", "portraits"]) == REFUSED
+    assert "give --samples-per-second, or --from-run" in capsys.readouterr().err

@@ -134,7 +134,7 @@ def test_a_shard_with_fewer_samples_than_promised_is_an_error(
 ) -> None:
     manifest = make_set(3)
     write_shard(Path(manifest.folder), "train-000000.tar", "train", [encode(make_sample(0))])
-    with pytest.raises(ValueError, match="hold 1 samples, the manifest says 3"):
+    with pytest.raises(ValueError, match=r"train-000000\.tar is damaged: found 1 samples, .* says 3"):
         order(manifest, 2, **limit)
 
 
@@ -150,3 +150,58 @@ def test_decoding_is_left_to_the_rank_that_needs_it(make_set: MakeSet, monkeypat
     monkeypatch.setattr(module, "decode", counted)
     order(make_set(8), 2, rank=1, world_size=4, **STREAM)
     assert count["decoded"] == 2
+
+
+def without(manifest: ShardManifest, name: str, batches: int, position: int = 0, **settings: Any) -> Any:
+    source = reader(manifest, left_out=[name], **settings)
+    found = []
+    for batch in islice(source.batches(position=position), batches):
+        found.append((numbers(batch), source.position))
+    return found
+
+
+@PATHS
+def test_a_shard_left_out_leaves_gaps_and_no_repeats(make_set: MakeSet, limit) -> None:
+    manifest = make_set(3, 5, 4)  # the second holds 3..7
+    flat = [n for batch in order(manifest, 12, **limit) for n in batch]
+    (Path(manifest.folder) / "train-000001.tar").unlink()
+    found = without(manifest, "train-000001.tar", 7, **limit)
+    kept = [n for n in flat if not 3 <= n <= 7]
+    assert [n for batch, _ in found for n in batch] == kept[:28]  # four epochs of seven, in the same order
+
+
+@PATHS
+def test_position_takes_up_where_a_reader_with_gaps_stood(make_set: MakeSet, limit) -> None:
+    manifest = make_set(3, 5, 4)
+    whole = without(manifest, "train-000001.tar", 9, **limit)
+    for done in (1, 3, 5):
+        rest = without(manifest, "train-000001.tar", 9 - done, position=whole[done - 1][1], **limit)
+        assert rest == whole[done:]
+
+
+def test_position_without_gaps_is_a_multiple_of_the_batch(make_set: MakeSet) -> None:
+    source = reader(make_set(3, 5))
+    for number, _ in zip(range(1, 6), source.batches(), strict=False):
+        assert source.position == 4 * number
+
+
+def test_every_shard_left_out_is_refused(make_set: MakeSet) -> None:
+    with pytest.raises(ValueError, match="every shard of split 'train' .* is left out"):
+        reader(make_set(2, 2), left_out=["train-000000.tar", "train-000001.tar"])
+
+
+@PATHS
+def test_a_fault_names_its_shard_and_travels_between_processes(make_set: MakeSet, limit) -> None:
+    import pickle
+
+    from components.shards import DamagedShard
+
+    manifest = make_set(3, 3)
+    path = Path(manifest.folder) / "train-000001.tar"
+    data = path.read_bytes()
+    at = data.index(b"\x93NUMPY")
+    path.write_bytes(data[:at] + b"spoiled" + data[at + 7 :])  # whole as a tar, no array any more
+    with pytest.raises(DamagedShard, match=r"train-000001\.tar is damaged: .*npy") as caught:
+        order(manifest, 3, **limit)
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (again.names, str(again)) == (("train-000001.tar",), str(caught.value))

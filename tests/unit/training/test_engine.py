@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from components.training.config import OptimizerConfig, TrainConfig
-from components.training.engine import deepspeed_settings, learning_rate
+from components.training.engine import deepspeed_settings, learning_rate, make_optimizer
 
 
 def test_settings_follow_the_workers_not_the_config_alone():
@@ -24,6 +24,22 @@ def test_settings_follow_the_workers_not_the_config_alone():
 @pytest.mark.parametrize(("dtype", "key"), [(torch.bfloat16, "bf16"), (torch.float16, "fp16")])
 def test_half_precision_is_deepspeeds(dtype, key):
     assert deepspeed_settings(TrainConfig(), 1, dtype)[key] == {"enabled": True}
+
+
+def test_offload_keeps_torchs_optimizer():
+    config = TrainConfig(zero_stage=3, offload="optimizer_and_weights")
+    settings = deepspeed_settings(config, 1, torch.float32)
+    assert settings["zero_optimization"]["offload_optimizer"]["device"] == "cpu"
+    assert settings["zero_optimization"]["offload_param"]["device"] == "cpu"
+    assert settings["zero_force_ds_cpu_optimizer"] is False
+    states = deepspeed_settings(TrainConfig(zero_stage=1, offload="optimizer"), 1, torch.float32)
+    assert "offload_param" not in states["zero_optimization"]
+
+
+def test_an_optimizer_that_is_not_installed_is_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "bitsandbytes.optim", None)
+    with pytest.raises(ValueError, match="needs the package bitsandbytes, which is not installed"):
+        make_optimizer([torch.nn.Parameter(torch.ones(2))], OptimizerConfig(kind="adamw8bit"))
 
 
 def rates(steps=100, **values):

@@ -18,7 +18,9 @@ class Reader:
     def __init__(self, rank=0, world_size=1, fail_at=None):
         self.rank, self.share, self.fail_at = rank, 8 // world_size, fail_at
 
-    def batches(self, start_step):
+    position, in_memory = 0, True
+
+    def batches(self, start_step, position=None):
         step = start_step
         while step != self.fail_at:
             first = step * 8 + self.rank * self.share

@@ -141,8 +141,8 @@ def test_the_trained_adapter_loads_again(finished):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_names_the_samples(make_job, run):
-    def poison(rank, step):
-        if step == 2:
+    def poison(rank, inputs):
+        if inputs.step == 2:
             with torch.no_grad():
                 next(worker_holder[0].adapter.parameters()).fill_(float("nan"))
 

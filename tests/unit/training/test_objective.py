@@ -8,6 +8,7 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
 from components.training.config import FaceLossConfig, FusionConfig, LossConfig, TrainConfig
+from components.training.face_identity import FaceIdentity
 from components.training.feed import MicroBatch
 from components.training.objective import (
     ddim_step,
@@ -18,7 +19,7 @@ from components.training.objective import (
     sample_noise,
     signal_to_noise,
 )
-from components.training.step import FaceIdentity, Objective
+from components.training.step import Objective
 
 
 def config(**values):

@@ -1,0 +1,50 @@
+"""The function that Ray Train runs in each worker, and what it hands back."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from components.core import setup_logging
+from components.training.checkpoint import last_whole
+from components.training.job import Job
+from components.training.loop import Worker
+
+
+def run_worker(values: dict[str, Any]) -> None:
+    """The per-worker function that Ray Train calls; `values["job"]` is the `Job`."""
+    import ray.train
+
+    job: Job = values["job"]
+    quiet_libraries()
+    torch.set_num_threads(job.config.cpus_per_worker)
+    context = ray.train.get_context()
+    worker = Worker(job, context.get_world_rank(), context.get_world_size())
+    checkpoint = ray.train.get_checkpoint()
+    if checkpoint is None:
+        worker.resume(job.resume_from)
+    else:
+        with checkpoint.as_directory() as folder:
+            worker.resume(last_whole(Path(folder)))
+    worker.run(report_checkpoint)
+
+
+def quiet_libraries() -> None:
+    """Leaves our own log, and warnings of the libraries."""
+    from diffusers.utils import logging as diffusers_logging
+    from transformers.utils import logging as transformers_logging
+
+    setup_logging(level=logging.WARNING)
+    logging.getLogger("components").setLevel(logging.INFO)
+    logging.getLogger("ray").setLevel(logging.WARNING)
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
+def report_checkpoint(step: int, folder: Path | None) -> None:
+    """Hands a checkpoint to Ray, which copies it to the run's storage; a barrier over all ranks."""
+    import ray.train
+
+    checkpoint = None if folder is None else ray.train.Checkpoint.from_directory(str(folder))
+    ray.train.report({"step": step}, checkpoint=checkpoint)
