@@ -15,7 +15,15 @@ SETTLED = 10  # steps before a loss is compared with their mean
 
 
 class BadLoss(Exception):
-    """The loss or the gradient is not what training can go on with; the weights have not been changed."""
+    """The loss or the gradient is not what training can go on with.
+
+    Attributes:
+        stepped: Whether the optimizer has taken the step all the same.
+    """
+
+    def __init__(self, message: str, stepped: bool = False) -> None:
+        super().__init__(message)
+        self.stepped = stepped
 
 
 def judge(loss: float, mean: float | None, step: int, factor: float | None) -> str | None:

@@ -112,7 +112,7 @@ class Worker:
             try:
                 self._steps(report)
             except BadLoss as bad:
-                if not self._go_back(str(bad)):
+                if not self._go_back(bad):
                     self._stop_with(str(bad), report)
                     return
         self._finish()
@@ -148,7 +148,8 @@ class Worker:
     def _check_norm(self, result: StepResult, guard: Guard) -> None:
         """Under ZeRO the norm is known after the step alone; float16 has a scaler that skips such steps."""
         if not bool(torch.isfinite(result.gradient_norm)) and self.dtype != torch.float16:
-            raise BadLoss(guard.message(f"the gradient norm is {float(result.gradient_norm)}"))
+            fault = f"the gradient norm is {float(result.gradient_norm)}"
+            raise BadLoss(guard.message(fault), stepped=True)
 
     def _log(self, result: StepResult) -> None:
         """Adds a step to the sums and writes a row when due."""
@@ -232,12 +233,13 @@ class Worker:
             average = None if self.ema is None else self.ema.average
             self._snapshot = Snapshot.take(self.engine, self.adapter, self.state, average)
 
-    def _go_back(self, fault: str) -> bool:
+    def _go_back(self, fault: BadLoss) -> bool:
         """Returns to the last checkpoint with a lower rate; False if the run may not, or not again."""
         returns = self.state.returns + 1
         if returns > self.config.divergence.max_returns:
             return False
-        apply_step(self.engine, 0.0)  # DeepSpeed lets go of the gradients; the weights are replaced
+        if not fault.stepped:
+            apply_step(self.engine, 0.0)  # DeepSpeed lets go of the gradients; the weights are replaced
         self._snapshot.put_back(self.engine, self.adapter)
         self.state = self._snapshot.state.copy()
         self.state.returns = returns

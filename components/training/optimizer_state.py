@@ -46,6 +46,8 @@ def restore_state(
     kinds = ("weight", *(MOMENTS if steps and not in_blocks else ()))
     plain = {name: value for name, value in tensors.items() if not name.startswith(BLOCKS)}
     _check_names(parameters, plain, kinds)
+    if not steps:
+        _forget_moments(engine)
     if steps and in_blocks:
         restore_blocks(_flats(engine), _adam(engine), tensors, steps)
     elif steps:
@@ -116,6 +118,13 @@ def _flats(engine: Any) -> list[Tensor]:
         return [parameter for group in _adam(engine).param_groups for parameter in group["params"]]
     zero = engine.optimizer
     return zero.fp32_partitioned_groups_flat if stage == 3 else zero.single_partition_of_fp32_groups
+
+
+def _forget_moments(engine: Any) -> None:
+    """Goes back to before the first step: AdamW makes its moments anew."""
+    _adam(engine).state.clear()
+    if engine.zero_optimization_stage() in (1, 2):
+        engine.optimizer._hp_optimizer_states_linked = False
 
 
 def _create_moments(engine: Any, steps: int) -> None:

@@ -11,6 +11,7 @@ from components.training.checkpoint import check_checkpoint
 from components.training.guard import SETTLED, judge, running_mean
 from components.training.tracking import read_history
 from tests.unit.training.made_runs import made_worker, run_alone
+from tests.unit.training.test_loop import losses
 
 BARE = {"validation": {"timesteps": 1, "sample_people": 0}}
 
@@ -52,10 +53,12 @@ def spoiling(worker, at_step, times, factor):
 
         def __call__(self, model, batch):
             terms = plain(model, batch)
-            if worker.state.step >= at_step and left[0]:
-                left[0] -= 1
-                return terms * factor
-            return terms
+            if worker.state.step < at_step or not left[0]:
+                return terms
+            left[0] -= 1
+            if factor is None:  # a sound loss whose gradient is no number: that of a root at nought
+                return terms + (terms * 0).abs().sqrt()
+            return terms * factor
 
     worker.objective = Spoiled()
 
@@ -92,18 +95,34 @@ def test_a_stop_keeps_the_last_good_state_and_names_the_batch(make_job, finished
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-@pytest.mark.parametrize("stage", [0, 1])
-def test_a_run_may_go_back_with_a_lower_rate(make_job, stage):
+@pytest.mark.parametrize(("stage", "at_step"), [(0, 4), (0, 1), (1, 4), (1, 1)])
+def test_a_run_may_go_back_with_a_lower_rate(make_job, stage, at_step):
     settings = {"divergence": {"max_returns": 1, "rate_factor": 0.25}, "zero_stage": stage, "ema_decay": 0.9}
     job = make_job(checkpoint_every=3, **settings, **BARE)
-    worker = run_spoiled(job, lambda step, folder: None, at_step=4, times=1, factor=float("inf"))
+    worker = run_spoiled(job, lambda step, folder: None, at_step=at_step, times=1, factor=float("inf"))
     assert worker.state.step == 6
     assert worker.state.returns == 1
     rows = [row for row in read_history(job.folder) if "loss" in row]
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
     rates = [row["learning_rate"] for row in rows]
-    assert rates == pytest.approx([1e-4] * 3 + [0.25e-4] * 3)  # back to the checkpoint of step 3
+    full = 3 if at_step == 4 else 0  # back to the checkpoint of step 3, or to the start
+    assert rates == pytest.approx([1e-4] * full + [0.25e-4] * (6 - full))
+    if not full:  # nothing is left of the first try
+        again = make_job(
+            "again", optimizer={"learning_rate": 0.25e-4}, zero_stage=stage, ema_decay=0.9, **BARE
+        )
+        run_alone(again)
+        assert losses(again.folder) == losses(job.folder)
     assert all(math.isfinite(row["loss"]) for row in rows)
+    saved = load_file(job.folder / "adapter.safetensors")
+    assert all(bool(value.isfinite().all()) for value in saved.values())
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_gradient_that_is_no_number_counts_too(make_job, stage):
+    job = make_job(zero_stage=stage, divergence={"max_returns": 1}, **BARE)
+    worker = run_spoiled(job, lambda step, folder: None, at_step=4, times=1, factor=None)
+    assert (worker.state.step, worker.state.returns) == (6, 1)
     saved = load_file(job.folder / "adapter.safetensors")
     assert all(bool(value.isfinite().all()) for value in saved.values())
 

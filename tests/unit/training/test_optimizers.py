@@ -23,12 +23,14 @@ def assert_resumes_bitwise(make_job, **settings):
 
 
 @pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is an extra package")
-@pytest.mark.parametrize("stage", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("stage", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_8_bit_adam(make_job, finished, stage):
     job, kept = assert_resumes_bitwise(make_job, optimizer={"kind": "adamw8bit"}, zero_stage=stage)
     state = load_file(kept[4] / "state.safetensors")
     quantised = [value for name, value in state.items() if name.endswith("/state1") and value.numel() >= 4096]
-    assert quantised
+    assert bool(quantised) == (
+        stage == 1
+    )  # parameters of under 4,096 numbers keep 32 bits; ZeRO lays all in one
     assert all(str(value.dtype) == "torch.uint8" for value in quantised)  # a byte a moment
     for one, other in zip(losses(job.folder), losses(finished[0].folder), strict=False):
         assert one["loss"] == pytest.approx(other["loss"], rel=0.02)  # as AdamW, to what quantising costs
