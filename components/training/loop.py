@@ -147,8 +147,9 @@ class Worker:
 
     def _check_norm(self, result: StepResult, guard: Guard) -> None:
         """Under ZeRO the norm is known after the step alone; float16 has a scaler that skips such steps."""
-        if not bool(torch.isfinite(result.gradient_norm)) and self.dtype != torch.float16:
-            fault = f"the gradient norm is {float(result.gradient_norm)}"
+        norm = float(result.gradient_norm)
+        if self.dtype != torch.float16 and not 0 <= norm < float("inf"):  # DeepSpeed says -1 for no number
+            fault = "the gradient norm is no number" if norm < 0 else f"the gradient norm is {norm}"
             raise BadLoss(guard.message(fault), stepped=True)
 
     def _log(self, result: StepResult) -> None:

@@ -95,7 +95,9 @@ def test_a_stop_keeps_the_last_good_state_and_names_the_batch(make_job, finished
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-@pytest.mark.parametrize(("stage", "at_step"), [(0, 4), (0, 1), (1, 4), (1, 1)])
+@pytest.mark.parametrize(
+    ("stage", "at_step"), [(0, 4), (0, 1), (1, 4), pytest.param(1, 1, marks=pytest.mark.slow)]
+)
 def test_a_run_may_go_back_with_a_lower_rate(make_job, stage, at_step):
     settings = {"divergence": {"max_returns": 1, "rate_factor": 0.25}, "zero_stage": stage, "ema_decay": 0.9}
     job = make_job(checkpoint_every=3, **settings, **BARE)
@@ -118,7 +120,7 @@ def test_a_run_may_go_back_with_a_lower_rate(make_job, stage, at_step):
     assert all(bool(value.isfinite().all()) for value in saved.values())
 
 
-@pytest.mark.parametrize("stage", [0, 1])
+@pytest.mark.parametrize("stage", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_gradient_that_is_no_number_counts_too(make_job, stage):
     job = make_job(zero_stage=stage, divergence={"max_returns": 1}, **BARE)
     worker = run_spoiled(job, lambda step, folder: None, at_step=4, times=1, factor=None)
