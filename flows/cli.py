@@ -5,7 +5,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from flows.commands import data, machine, models, people, pictures, plan, runs
+from flows.commands import data, machine, models, people, pictures, plan, runs, serving
 from flows.commands.options import FAILED, INTERRUPTED, OK, REFUSED
 from flows.environment import PROJECT, prepare_environment
 
@@ -51,7 +51,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="photoverse", description="Puts a person, known from one photo, into any picture."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for subject in (runs, plan, models, pictures, people, machine, data):
+    for subject in (runs, plan, models, pictures, people, serving, machine, data):
         subject.add_commands(commands)
     return parser
 

@@ -29,6 +29,7 @@ from components.model import ModelConfig
 from components.portraits import PortraitsConfig
 from components.prepare import PrepareConfig
 from components.registry import RegistryConfig
+from components.serving import ServingConfig
 from components.training import TrainConfig
 from flows.environment import PROJECT
 
@@ -75,6 +76,7 @@ class PipelineConfig(StrictConfig):
     ablation: AblationConfig = AblationConfig()
     registry: RegistryConfig = RegistryConfig()
     batch: BatchConfig = BatchConfig()
+    serving: ServingConfig = ServingConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     tracking: TrackingConfig = TrackingConfig()
     runner: RunnerConfig = RunnerConfig()

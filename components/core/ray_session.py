@@ -17,10 +17,14 @@ OFFLINE_ENV = {
 
 
 @contextmanager
-def ray_session(runtime: RuntimeConfig) -> Iterator[None]:
+def ray_session(runtime: RuntimeConfig, metrics_port: int | None = None) -> Iterator[None]:
     """Starts (address "local") or joins ("auto", `ray://`) Ray for the block, and leaves it afterwards.
 
     A session that the caller already has is used and left running.
+
+    Args:
+        runtime: Address and CPUs.
+        metrics_port: Where a local Ray shows its Prometheus metrics; None lets it choose.
     """
     for name, value in OFFLINE_ENV.items():
         os.environ.setdefault(name, value)
@@ -29,14 +33,14 @@ def ray_session(runtime: RuntimeConfig) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    _start(runtime)
+    _start(runtime, metrics_port)
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def _start(runtime: RuntimeConfig) -> None:
+def _start(runtime: RuntimeConfig, metrics_port: int | None) -> None:
     """Starts or joins Ray; a local node that missed Ray's fixed 30 s is started once more."""
     import ray
 
@@ -47,6 +51,7 @@ def _start(runtime: RuntimeConfig) -> None:
                 address=runtime.ray_address,
                 num_cpus=runtime.num_cpus if local else None,
                 include_dashboard=False if local else None,
+                _metrics_export_port=metrics_port if local else None,
                 log_to_driver=True,
                 logging_level=logging.WARNING,
             )

@@ -18,104 +18,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from components.core import (
-    Checkpoint,
-    EvaluationReport,
-    IdentityFigures,
-    RuntimeConfig,
-    ShardManifest,
-    TrackingConfig,
-)
 from components.evaluation.scores import Figure, JudgeFigures
 from components.evaluation.tracking import log_to_run
 from components.face import FaceConfig
 from components.inference import Dials, Personalizer
-from components.model import ModelConfig, PhotoVerseAdapter, load_base, save_adapter
+from components.model import ModelConfig
 from components.portraits.world import portrait
-from components.registry import GateThresholds, RegistryConfig, promote, resolve
+from components.registry import resolve
 from components.registry.store import Store, pointed_at
-from tests.factories import tiny_base
-
-DIALS = {"num_inference_steps": 2, "guidance_scale": 2.0}
+from tests.champion import DIALS, pixels, register_champion, request_of
 
 
 @pytest.fixture(scope="module")
 def champion(tmp_path_factory):
     """(TrackingConfig, Promotion) of an untrained adapter that a lenient gate let through."""
-    import torch
-
-    folder = tmp_path_factory.mktemp("champion")
-    model = ModelConfig(base=str(tiny_base(folder / "base")), feature_layers=(1, 3))
-    torch.manual_seed(0)
-    base = load_base(model)
-    adapter = PhotoVerseAdapter.create(base.unet, base.text_encoder, base.image_encoder, model)
-    save_adapter(adapter, folder / "adapter.safetensors")
-    (folder / "report.json").write_text(json.dumps({"config": {"dials": DIALS}, "pictures": []}))
-    figures = IdentityFigures(
-        generated=0.5,
-        generated_interval=(0.4, 0.6),
-        floor=0.0,
-        base_alone=0.0,
-        ceiling=0.9,
-        retrieval_top1=1,
-    )
-    tracking = TrackingConfig(
-        uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_location=str(folder / "artifacts")
-    )
-    client = Store(tracking, "photoverse").client
-    run_id = client.create_run(client.create_experiment("test", (folder / "artifacts").as_uri())).info.run_id
-    promotion = promote(
-        config=RegistryConfig(thresholds=GateThresholds(minimum_people=2)),
-        model=model,
-        face=FaceConfig(),
-        runtime=RuntimeConfig(),
-        tracking=tracking,
-        report=EvaluationReport(
-            count_out=2,
-            people=2,
-            report_json=str(folder / "report.json"),
-            report_html=str(folder / "report.html"),
-            identity=figures,
-        ),
-        checkpoint=Checkpoint(
-            run_name="tiny",
-            folder=str(folder),
-            adapter=str(folder / "adapter.safetensors"),
-            step=0,
-            reference_gain=0.1,
-            reference_gain_interval=(0.05, 0.15),
-            mlflow_run_id=run_id,
-        ),
-        manifest=ShardManifest(
-            folder=str(folder),
-            shards=(),
-            samples={"train": 2},
-            rejects=0,
-            rejects_file="rejects.parquet",
-            feature_shape=(2, 2, 32),
-            latent_shape=(8, 16, 16),
-        ),
-    )
-    return tracking, promotion
+    return register_champion(tmp_path_factory.mktemp("champion"))
 
 
 @pytest.fixture(scope="module")
 def photo_uint8() -> np.ndarray:
     return portrait(800_000, 0, 128).image_uint8
-
-
-CONSENT = {"person": "drawn-800000", "purpose": "a test", "given": "2026-01-01"}
-
-
-def request_of(photo_uint8: np.ndarray, **changed) -> dict:
-    buffer = io.BytesIO()
-    Image.fromarray(photo_uint8).save(buffer, format="PNG")
-    photo = base64.b64encode(buffer.getvalue()).decode()
-    return {"photo": photo, "consent": CONSENT, "prompt": "a photo of S*", "seed": 3} | changed
-
-
-def pixels(picture: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(picture)))).astype(int)
 
 
 @pytest.fixture(scope="module")

@@ -20,6 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "inference": {"core", "model", "face"},
     "evaluation": {"core", "inference", "face", "shards"},
     "registry": {"core", "inference"},
+    "serving": {"core", "inference", "registry"},
 }
 PUBLIC_INNER = {"components.portraits.world"}  # a room within a room: the renderer without the base model
 HEAVY_ROOMS = {"model", "training", "inference"}  # meaningless without torch: their public face may import it

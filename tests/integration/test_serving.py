@@ -1,0 +1,299 @@
+"""A team's server as a user starts it: `photoverse serve` on Ray Serve, one for all tests of this file.
+
+Most of their time is Ray's start; the slow one sends 500 requests.
+"""
+
+import base64
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from components.face import FaceConfig
+from components.inference import CardStore, Consent, Dials, Personalizer
+from components.model import ModelConfig
+from components.portraits.world import portrait
+from components.registry import resolve
+from tests.champion import pixels, register_champion, request_of
+
+PROJECT = Path(__file__).parents[2]
+PEOPLE = [800_000 + number for number in range(4)]
+PROMPTS = ["a photo of S*", "S* smiling", "S* with glasses", "S* on a blue background"]
+
+
+@dataclass
+class Server:
+    """A running server.
+
+    Attributes:
+        process: The command.
+        address: Where requests go.
+        metrics: Where Prometheus looks.
+        root: Folder of all runs, with the kept cards.
+    """
+
+    process: subprocess.Popen
+    address: str
+    metrics: str
+    root: Path
+
+    def post(self, body: Any) -> tuple[int, dict, dict]:
+        """Returns (status, values, headers)."""
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        call = urllib.request.Request(
+            f"{self.address}/v1/pictures", data, {"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(call, timeout=300) as answer:
+                return answer.status, json.load(answer), dict(answer.headers)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error), dict(error.headers)
+
+    def get(self, path: str) -> tuple[int, dict]:
+        try:
+            with urllib.request.urlopen(self.address + path, timeout=60) as answer:
+                return answer.status, json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+
+@pytest.fixture(scope="module")
+def tracking(tmp_path_factory):
+    return register_champion(tmp_path_factory.mktemp("champion"))[0]
+
+
+@pytest.fixture(scope="module")
+def photos() -> list[np.ndarray]:
+    return [portrait(person, 0, 128).image_uint8 for person in PEOPLE]
+
+
+@pytest.fixture(scope="module")
+def personalizer(tracking) -> tuple[Personalizer, Dials]:
+    model = resolve(tracking, "photoverse", "champion")
+    face, config = FaceConfig.model_validate(model.face), ModelConfig.model_validate(model.model)
+    return Personalizer.load(model.adapter, config, face), Dials.model_validate(model.dials)
+
+
+@pytest.fixture(scope="module")
+def in_python(personalizer, photos) -> Callable[[int], np.ndarray]:
+    """in_python(i): the picture that the same call makes without any server, drawn once."""
+    tool, dials = personalizer
+    cards = [tool.card(photo) for photo in photos]
+    drawn: dict[int, np.ndarray] = {}
+
+    def picture(i: int) -> np.ndarray:
+        if i not in drawn:
+            (image,) = tool.generate([cards[i % 4]], [PROMPTS[i // 4 % 4]], [i], dials)
+            drawn[i] = np.asarray(image).astype(int)
+        return drawn[i]
+
+    return picture
+
+
+def wish(photos: list[np.ndarray], i: int, **changed: Any) -> dict:
+    return request_of(photos[i % 4], prompt=PROMPTS[i // 4 % 4], seed=i, **changed)
+
+
+@pytest.fixture(scope="module")
+def server(tracking, tmp_path_factory):
+    root = tmp_path_factory.mktemp("runs")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = root / "server.log"
+    settings = {
+        "tracking.uri": tracking.uri,
+        "tracking.artifact_location": tracking.artifact_location,
+        "runtime.num_cpus": 2,
+        "serving.waiting": 8,
+        "serving.batch_wait_s": 0.05,
+    }
+    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+    command = [sys.executable, "-m", "flows.cli", "serve", "--port", str(port), "--root", str(root), *words]
+    # Ray gives its workers the lowest priority: on a busy machine they would not come up in time.
+    environment = os.environ | {"RAY_worker_niceness": "0", "PYTHONPATH": str(PROJECT)}
+    with log.open("w") as out:
+        process = subprocess.Popen(
+            command, cwd=PROJECT, env=environment, stdout=out, stderr=subprocess.STDOUT
+        )
+    try:
+        yield Server(process, f"http://127.0.0.1:{port}", wait_until_up(process, log), root)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            process.wait(180)
+
+
+def wait_until_up(process: subprocess.Popen, log: Path, timeout_s: float = 550) -> str:
+    """Returns the address of the metrics, as the command says it when it is ready."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end and process.poll() is None:
+        for line in log.read_text().splitlines():
+            if line.startswith("Prometheus metrics at "):
+                return line.removeprefix("Prometheus metrics at ")
+        time.sleep(0.5)
+    raise AssertionError(f"the server did not come up:\n{log.read_text()[-3000:]}")
+
+
+def test_the_server_says_that_it_is_well_and_ready(server):
+    assert server.get("/health") == (200, {"status": "ok", "model_version": "1"})
+    assert server.get("/ready")[0] == 200
+    assert "prompt" in server.get("/schema")[1]["properties"]
+    assert server.get("/nowhere")[0] == 404
+
+
+def test_people_and_prompts_that_meet_in_a_batch_are_drawn_as_in_python(server, photos, in_python):
+    with ThreadPoolExecutor(8) as pool:
+        other = wish(photos, 5, dials={"num_inference_steps": 3})
+        nobody = wish([np.zeros((64, 64, 3), np.uint8)] * 4, 6)
+        bodies = [wish(photos, 0, similarity=True), *(wish(photos, i) for i in (1, 6, 11)), other, nobody]
+        first, *answers, more_steps, no_face = pool.map(server.post, bodies)
+    for i, (status, values, _) in zip((0, 1, 6, 11), (first, *answers), strict=True):
+        assert status == 200, values
+        assert values["seeds"] == [i]
+        assert values["model_version"] == "1"
+        assert np.abs(pixels(values["pictures"][0]) - in_python(i)).max() <= 1
+    assert {"person", "drawing", "encoding", "total"} == set(first[1]["timings"])
+    assert len(first[1]["similarity"]) == 1
+    assert "similarity" not in answers[0][1]
+    assert more_steps[0] == 200
+    assert np.abs(pixels(more_steps[1]["pictures"][0]) - in_python(5)).max() > 1
+    assert (no_face[0], no_face[1]) == (400, {"error": "no face found in the photo"})
+
+
+def test_a_kept_card_draws_what_its_photo_draws_and_the_log_says_so(server, photos, personalizer, in_python):
+    store = CardStore(server.root / "people")
+    consent = Consent(person="anna", purpose="a test", given="2026-01-01")
+    name = store.keep(personalizer[0].card(photos[0], consent=consent))
+    body = {"card": name, "prompt": PROMPTS[0], "seed": 0}
+    status, values, _ = server.post(body)
+    assert status == 200, values
+    assert np.abs(pixels(values["pictures"][0]) - in_python(0)).max() <= 1
+    assert [(row.event, row.card) for row in store.audit.rows("anna")] == [("made", name), ("used", name)]
+    assert server.post(body | {"card": "f" * 32})[0] == 400
+
+
+def test_faults_are_told_in_one_line(server, photos):
+    for body, words in BAD(photos):
+        status, values, _ = server.post(body)
+        assert status == 400, values
+        assert words in values["error"]
+        assert "\n" not in values["error"]
+
+
+def BAD(photos: list[np.ndarray]) -> list[tuple[Any, str]]:
+    """Requests that are wrong, each in its own way, with a word of the reason."""
+    photo = wish(photos, 0)["photo"]
+    return [
+        (b"junk", "no JSON"),
+        (wish(photos, 0, colour="red"), "unknown field"),
+        (wish(photos, 0, photo=photo[:-5] + "!"), "base64"),
+        (wish(photos, 0, photo=base64.b64encode(b"GIF89a").decode()), "no picture"),
+        (wish(photos, 0, photo=photo[:2000]), "photo"),
+        (wish(photos, 0, consent=None), "consent"),
+        (wish(photos, 0, dials={"gamma": 99}), "dials.gamma"),
+        (wish(photos, 0, prompt="S* " + "word " * 90), "token"),
+        (wish(photos, 0, pictures=1000), "pictures"),
+        (wish([np.zeros((64, 64, 3), np.uint8)] * 4, 0), "no face"),
+    ]
+
+
+def test_prometheus_sees_requests_batches_and_what_waits(server, photos):
+    end = time.monotonic() + 90  # Ray's figures come every few seconds
+    wanted = [
+        "ray_photoverse_requests",
+        "ray_photoverse_pictures",
+        "ray_photoverse_waiting",
+        "ray_photoverse_batch_requests_count",
+        "ray_photoverse_request_seconds_count",
+        "ray_serve_",
+    ]
+    missing = wanted
+    while missing and time.monotonic() < end:
+        server.post(b"junk")
+        with urllib.request.urlopen(server.metrics, timeout=60) as answer:
+            text = answer.read().decode()
+        missing = [name for name in wanted if f"\n{name}" not in text]
+        time.sleep(1)
+    assert missing == []
+    assert 'status="400"' in text
+
+
+def test_who_finds_no_room_is_told_when_to_come_again(server, photos):
+    with ThreadPoolExecutor(20) as pool:
+        answers = list(pool.map(server.post, [wish(photos, i % 4) for i in range(20)]))
+    statuses = [status for status, _, _ in answers]
+    assert set(statuses) == {200, 503}
+    assert statuses.count(200) >= 8
+    for status, values, headers in answers:
+        if status == 503:
+            assert {name.lower(): value for name, value in headers.items()}["retry-after"] == "2"
+            assert "waiting already" in values["error"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_500_mixed_requests_of_8_clients_are_all_answered_right_in_flat_memory(server, photos, in_python):
+    draw = random.Random(0)
+    kinds = [draw.random() < 0.4 for _ in range(500)]  # good or bad
+    bad = BAD(photos)
+    replica = next(
+        one
+        for one in psutil.Process(server.process.pid).children(recursive=True)
+        if "ServeReplica" in " ".join(one.cmdline())
+    )
+    memory: list[float] = []
+    lock = threading.Lock()
+
+    def one(number: int) -> None:
+        if kinds[number]:
+            i = number % 16
+            status, values, _ = server.post(wish(photos, i))
+            assert status == 200, values
+            assert np.abs(pixels(values["pictures"][0]) - in_python(i)).max() <= 1
+        else:
+            body, words = bad[number % len(bad)]
+            status, values, _ = server.post(body)
+            assert 400 <= status < 500, values
+            assert words in values["error"]
+        with lock:
+            memory.append(replica.memory_info().rss / 2**20)
+
+    for i in range(16):
+        in_python(i)
+    with ThreadPoolExecutor(8) as pool:
+        assert len(list(pool.map(one, range(500)))) == 500
+    warm, end = np.median(memory[100:150]), np.median(memory[-50:])
+    print(f"{sum(kinds)} of 500 good; replica: {warm:.0f} MiB after warm-up, {end:.0f} at the end")
+    assert end <= 1.05 * warm
+
+
+def test_what_was_accepted_is_answered_after_sigterm(server, photos):
+    with ThreadPoolExecutor(5) as pool:
+        long = {"num_inference_steps": 20}
+        calls = [pool.submit(server.post, wish(photos, i, pictures=2, dials=long)) for i in range(5)]
+        while server.get("/ready")[1].get("waiting", 0) < 5 and not any(call.done() for call in calls):
+            time.sleep(0.02)
+        server.process.send_signal(signal.SIGTERM)
+        answers = [call.result() for call in calls]
+    assert [status for status, _, _ in answers] == [200] * 5
+    assert all(len(values["pictures"]) == 2 for _, values, _ in answers)
+    assert server.process.wait(180) == 0
+    with pytest.raises(urllib.error.URLError):
+        server.get("/health")
