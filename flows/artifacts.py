@@ -10,7 +10,16 @@ from typing import Any
 from prefect import get_run_logger
 from prefect.artifacts import create_image_artifact, create_markdown_artifact, create_table_artifact
 
-from components.core import Checkpoint, EvaluationReport, Promotion, Record, ShardManifest, TrackingConfig
+from components.core import (
+    Checkpoint,
+    EvaluationReport,
+    Personalization,
+    Promotion,
+    Record,
+    ShardManifest,
+    TrackingConfig,
+)
+from flows.batch_summary import BATCH_KEY, batch_summary
 from flows.environment import MLFLOW_PAGE, PROJECT
 
 PICTURE_SIDE = 1200
@@ -22,6 +31,10 @@ def publish(name: str, record: Record) -> None:
     rows = [{"figure": key, "value": value} for key, value in figures_of(record).items()]
     try:
         create_table_artifact(table=rows, key=f"{name}-figures", description=f"Figures of stage {name}")
+        if isinstance(record, Personalization):
+            create_markdown_artifact(
+                markdown=batch_summary(record), key=BATCH_KEY, description="What became of the requests"
+            )
         if picture := picture_of(record):
             create_image_artifact(
                 image_url=data_uri(picture), key=f"{name}-picture", description=str(picture)

@@ -1,4 +1,4 @@
-"""photoverse/personalize: a file of requests to pictures and a ledger; nightly, or whenever asked."""
+"""photoverse/personalize: requests to pictures and a ledger; nightly, or whenever asked."""
 
 from typing import Any
 
@@ -18,10 +18,10 @@ def personalize(
     runner: RunnerName = "local",
     ray_address: str | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Makes the pictures that a file of requests asks for; a rerun makes only what is missing or has changed.
+    """Makes the pictures that requests ask for; a rerun makes only what is missing or has changed.
 
     Args:
-        requests: JSONL file, one request a line: id, photo, prompt, seed, dials.
+        requests: JSONL, CSV or Parquet file of requests, or an inbox of such files; a path or a URL.
         profile: Name of a profile in infra/profiles, or the path of a YAML file.
         name: Name of the run that keeps pictures and ledger; the same name goes on where it stopped.
         model_uri: Model to use, e.g. models:/photoverse/3; empty: the run's own promotion, else the champion.

@@ -122,7 +122,12 @@ def request_place(config: PipelineConfig) -> str:
     """Returns the file or inbox of requests, local ones absolute, or says that none is set."""
     if config.requests is None:
         raise ValueError("requests: neither a file (JSONL, CSV, Parquet) nor an inbox of such files is set")
-    return config.requests if "://" in config.requests else str(PROJECT / config.requests)
+    if "://" in config.requests:
+        return config.requests
+    place = PROJECT / config.requests
+    if not place.suffix:  # an inbox: files come when they come
+        place.mkdir(parents=True, exist_ok=True)
+    return str(place)
 
 
 def people_folder(config: PipelineConfig) -> Path:

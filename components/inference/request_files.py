@@ -42,7 +42,7 @@ def read_place(place: Path | str) -> tuple[list[RawRequest], str]:
         The requests, and the folder (or its URL) that relative photos are below.
 
     Raises:
-        ValueError: There is no such place, a file is damaged, or there is no request.
+        ValueError: There is no such place, a file is damaged, or it holds no request; an inbox may be empty.
     """
     fs, path = fsspec.url_to_fs(str(place))
     remote = "://" in str(place)
@@ -55,7 +55,7 @@ def read_place(place: Path | str) -> tuple[list[RawRequest], str]:
         for file in files
         for found in _read(fs.cat_file(file), PurePosixPath(file).name)
     ]
-    if not requests:
+    if not requests and not inbox:  # an inbox may be empty tonight
         raise ValueError(f"{place} holds no request")
     folder = path if inbox else str(PurePosixPath(path).parent)
     return requests, fs.unstrip_protocol(folder) if remote else folder

@@ -5,7 +5,8 @@
     GET  /ready         200 if a request would be accepted now, else 503
     GET  /schema        JSON schema of a request
 
-The caller's faults are 4xx, ours 500 with an id that the log knows; the answer is then {"error": one line}.
+The caller's faults are 4xx, ours 500 with an id that the log knows; the answer is then {"error": one line},
+with a stable `reason` where there is one (no_face, several_faces, blocked...).
 Who cannot be served now gets 503 with Retry-After: there is no endless queue. No Ray here.
 """
 
@@ -41,13 +42,14 @@ OVERHEAD_BYTES = 100_000
 class Refusal(Exception):
     """What the caller is told instead of pictures."""
 
-    def __init__(self, status: int, reason: str, **headers: str) -> None:
-        super().__init__(reason)
-        self.status, self.headers = status, headers
+    def __init__(self, status: int, words: str, code: str | None = None, **headers: str) -> None:
+        super().__init__(words)
+        self.status, self.code, self.headers = status, code, headers
 
     def response(self) -> Response:
         """Returns the answer."""
-        return JSONResponse({"error": str(self)}, self.status, self.headers)
+        code = {} if self.code is None else {"reason": self.code}
+        return JSONResponse({"error": str(self)} | code, self.status, self.headers)
 
 
 class Door:
@@ -138,7 +140,7 @@ class Door:
                 raise result
             answer = await asyncio.to_thread(answer_of, result, request, self._version)
         except ValueError as error:
-            raise Refusal(400, one_line(str(error))) from None
+            raise Refusal(400, one_line(str(error)), getattr(error, "reason", None)) from None
         finally:
             self.waiting -= 1
         answer["timings"]["total"] = round(time.perf_counter() - begin, 4)

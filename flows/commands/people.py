@@ -1,6 +1,7 @@
 """Commands about people's rights: cards, forget."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ def _cards(options: argparse.Namespace) -> int:
 def _add_forget(commands: Any) -> None:
     details = (
         "Removes the person's cards (kept ones, and files below the folders), the pictures and thumbnails of "
-        "all batches, lists what went, looks again, and ends with 1 if anything is left. Consents that were "
-        "given until today are withdrawn: a nightly batch will not draw the person again."
+        "all batches and their summaries in Prefect, lists what went, looks again, and ends with 1 if any is "
+        "left. Consents given until today are withdrawn: a nightly batch will not draw the person again."
     )
     command = add_command(
         commands, "forget", _forget, "remove everything that is kept of a person, with proof", details
@@ -58,6 +59,7 @@ def _add_forget(commands: Any) -> None:
 
 def _forget(options: argparse.Namespace) -> int:
     from components.inference import CardStore, forget_person
+    from flows.batch_summary import drop_summaries
 
     for folder in options.also:
         if not folder.is_dir():
@@ -68,7 +70,12 @@ def _forget(options: argparse.Namespace) -> int:
         print(f"removed {path}")
     for path in proof.left:
         print(f"STILL THERE {path}")
+    pages = drop_summaries([Path(os.environ["PREFECT_HOME"])])
+    if pages["removed"]:
+        print(f"removed {pages['removed']} summaries of batches from Prefect, which held thumbnails")
+    if pages["unreachable"]:
+        print("STILL THERE perhaps: Prefect did not answer; its summaries of batches hold thumbnails")
     print(
         f"{len(proof.removed)} files of {proof.person} removed, {len(proof.left)} left; the audit log says so"
     )
-    return FAILED if proof.left else OK
+    return FAILED if proof.left or pages["unreachable"] else OK

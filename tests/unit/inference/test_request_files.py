@@ -122,6 +122,10 @@ def test_a_damaged_file_is_named(folder, name, content, complaint):
         read_place(folder / name)
 
 
+def test_an_inbox_may_be_empty_tonight(folder):
+    assert read_requests(folder, BatchConfig(), {}) == []
+
+
 def test_faulty_rows_are_error_rows(folder):
     (folder / "x.csv").write_text("id,photo,prompt\na,a.png,S*\nb,a.png\nc,a.png,S*,more\n")
     errors = [line.error for line in read_requests(folder / "x.csv", BatchConfig(), {})]

@@ -1,0 +1,105 @@
+"""`photoverse cards`, `photoverse forget`, and the summary of a batch that thumbnails are in."""
+
+from datetime import UTC, date, datetime
+
+import pytest
+import torch
+from PIL import Image
+
+from components.core import Personalization
+from components.inference import CardStore, Consent, IdentityCard, Ledger, LedgerRow
+from flows import batch_summary as summary
+from flows.cli import main
+from flows.commands.options import FAILED, OK, REFUSED
+
+
+@pytest.fixture(autouse=True)
+def _no_prefect(tmp_path, monkeypatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A folder of runs with two kept cards and a batch of both people."""
+    store = CardStore(tmp_path / "people")
+    for person in ("anna", "bob"):
+        consent = Consent(person=person, purpose="cards", given=date(2026, 1, 1))
+        some = torch.zeros(1, 2)
+        store.keep(IdentityCard(some, some + 1, "a", "b", consent, datetime.now(UTC)))
+    ledger = Ledger(tmp_path / "nightly" / "personalize")
+    for line, person in enumerate(("anna", "bob"), start=1):
+        row = {"line": line, "id": f"{person}-1", "status": "done", "person": person, "request_hash": person}
+        names = {"files": (f"pictures/{person}-1-0.png",), "thumbnail": f"thumbnails/{person}-1-0.jpg"}
+        for name in (*names["files"], names["thumbnail"]):
+            (ledger.folder / name).parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (8, 8), "red").save(ledger.folder / name)
+        ledger.append(LedgerRow(**row, **names, run="1"))
+    ledger.append(LedgerRow(line=3, id="c|x", status="failed", error="no <b>face</b> | here", run="1"))
+    return tmp_path
+
+
+def record(root) -> Personalization:
+    folder = root / "nightly" / "personalize"
+    return Personalization(
+        count_in=3, count_out=2, folder=str(folder), ledger=str(folder / "ledger.jsonl"), requests=3, done=2,
+        failed=1, model_uri="models:/photoverse/1",
+    )  # fmt: skip
+
+
+def test_forget_lists_what_went_and_leaves_the_others(root, capsys):
+    assert main(["forget", "--person", "anna", "--root", str(root)]) == OK
+    said = capsys.readouterr().out
+    assert said.count("removed ") == 3
+    assert "anna-1-0.png" in said
+    assert "anna-1-0.jpg" in said
+    assert "3 files of anna removed, 0 left" in said
+    assert main(["cards", "--root", str(root)]) == OK
+    said = capsys.readouterr().out
+    assert "bob: cards (given 2026-01-01), until forgotten" in said
+    assert "anna" not in said
+    assert (root / "nightly/personalize/pictures/bob-1-0.png").is_file()
+
+
+def test_forget_says_when_something_is_left(root, capsys, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.unlink", lambda *_args, **_kwargs: None)
+    assert main(["forget", "--person", "anna", "--root", str(root)]) == FAILED
+    assert capsys.readouterr().out.count("STILL THERE") == 3
+
+
+def test_forget_says_when_prefect_does_not_answer(root, capsys, monkeypatch):
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv("PREFECT_CLIENT_MAX_RETRIES", "0")
+    assert main(["forget", "--person", "anna", "--root", str(root)]) == FAILED
+    assert "Prefect did not answer" in capsys.readouterr().out
+
+
+def test_forget_looks_only_in_folders_that_are_there(root, capsys):
+    assert main(["forget", "--person", "anna", "--root", str(root), "--also", str(root / "none")]) == REFUSED
+    assert "there is no folder" in capsys.readouterr().err
+
+
+def test_expired_cards_go_when_they_are_listed(root, capsys):
+    store = CardStore(root / "people")
+    some, old = torch.zeros(1, 2), datetime(2026, 1, 2, tzinfo=UTC)
+    consent = Consent(person="carol", purpose="cards", given=date(2026, 1, 1))
+    card = IdentityCard(some, some + 1, "a", "b", consent, old, expires=old)
+    card.save(store.cards / f"{'c' * 32}.safetensors")
+    assert main(["cards", "--root", str(root)]) == OK
+    assert "carol: expired on 2026-01-02, removed" in capsys.readouterr().out
+    assert [kept.consent.person for kept in store.all()] == ["anna", "bob"]
+
+
+def test_the_summary_shows_thumbnails_and_reasons_that_stay_in_their_cells(root):
+    text = summary.batch_summary(record(root))
+    assert "**3 requests**: 2 done, 0 skipped (done before), 1 failed" in text
+    assert text.count("](data:image/jpeg;base64,") == 2
+    assert "| c?x | no ?b?face?/b? ? here |" in text
+    main(["forget", "--person", "anna", "--root", str(root)])
+    again = summary.batch_summary(record(root))
+    assert "anna-1](data" not in again
+
+
+def test_without_a_batch_the_summary_is_short(tmp_path):
+    empty = record(tmp_path).model_copy(update={"requests": 0, "done": 0, "failed": 0})
+    assert "**0 requests**" in summary.batch_summary(empty)
