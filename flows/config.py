@@ -235,7 +235,7 @@ def anchored(config: PipelineConfig) -> PipelineConfig:
 
     A value counts as a path when it names something that exists below the project's folder, as `model.base`
     does for a local base and not for a name on a hub. MLflow's SQLite store and artifact folder are anchored
-    in any case.
+    in any case, as is the folder of the signing key, which has its place below the root.
     """
     values = _anchor(config.model_dump(mode="json"))
     tracking = values["tracking"]
@@ -243,6 +243,8 @@ def anchored(config: PipelineConfig) -> PipelineConfig:
         tracking["uri"] = "sqlite:///" + str(PROJECT / tracking["uri"].removeprefix("sqlite:///"))
     if (location := tracking["artifact_location"]) and "://" not in location:
         tracking["artifact_location"] = str(PROJECT / location)
+    provenance = values["batch"]["provenance"]
+    provenance["credentials"] = str(PROJECT / (provenance["credentials"] or f"{config.root}/credentials"))
     return PipelineConfig.parse(values, source="the anchored config")
 
 

@@ -74,6 +74,7 @@ class Wish:
         dials: Values over the profile's, e.g. {"sigma": 0.8}; with a strength the first photo is the start.
         save_card: Where to write the card that is made of the photos.
         keep_card: Keep it among the team's cards, where requests find it by its ID.
+        kind: "png" or "jpg".
     """
 
     subject: Subject
@@ -85,6 +86,7 @@ class Wish:
     dials: dict[str, Any] = field(default_factory=dict)
     save_card: Path | None = None
     keep_card: bool = False
+    kind: str = "png"
 
 
 def personalize_one(wish: Wish) -> list[Path | str]:
@@ -92,9 +94,9 @@ def personalize_one(wish: Wish) -> list[Path | str]:
 
     Raises:
         ValueError: No photo, no face in it, a card that has expired or is of another model, no model, or a
-            dial out of range; the message says which.
+            dial out of range; the message says which. `BlockedError` where the safety checker blocks one.
     """
-    from components.inference import Dials, save_png
+    from components.inference import Dials, save_jpeg, save_png
 
     wish.subject.check()
     config = wish.subject.config()
@@ -116,8 +118,9 @@ def personalize_one(wish: Wish) -> list[Path | str]:
         batch_size=config.batch.batch_size,
         keep_prompt=True,
     )
-    files = [save_png(image, wish.out / f"seed-{k}.png") for image, k in zip(images, seeds, strict=True)]
-    return [*kept, *files]
+    save = save_jpeg if wish.kind == "jpg" else save_png
+    files = [wish.out / f"seed-{seed}.{wish.kind}" for seed in seeds]
+    return [*kept, *(save(image, file) for image, file in zip(images, files, strict=True))]
 
 
 def _keep_card(wish: Wish, card: "IdentityCard") -> list[str]:
@@ -188,8 +191,9 @@ def load_personalizer(config: Any, model: str | None, cards_only: bool = False) 
         if not Path(model).is_file():
             raise ValueError(f"no adapter at {model}")
         return Personalizer.load(
-            Path(model), config.model, config.face, config.runtime, rules, cards_only=cards_only
-        )
+            Path(model), config.model, config.face, config.runtime, rules,
+            cards_only=cards_only, provenance=config.batch.provenance,
+        )  # fmt: skip
     from components.registry import resolve as look_up
 
     found = look_up(config.tracking, config.registry.model_name, model or config.registry.alias)
@@ -201,4 +205,5 @@ def load_personalizer(config: Any, model: str | None, cards_only: bool = False) 
         rules,
         model_version=found.model_uri,
         cards_only=cards_only,
+        provenance=config.batch.provenance,
     )

@@ -88,6 +88,24 @@ class PhotoRules(StrictConfig):
     max_file_mb: int = Field(default=64, ge=1)
 
 
+class ProvenanceConfig(StrictConfig):
+    """How pictures tell what they are, and which are never shown.
+
+    Attributes:
+        watermark_key: Of the invisible mark; None leaves it out. With a key of your own nobody else can find
+            or remove the mark; everybody knows the default, and anybody can look for it.
+        sign: Whether files carry content credentials (C2PA).
+        credentials: Folder of the signing key, made at first use. None: the flows keep it in `credentials`
+            below the folder of all runs; elsewhere nothing is signed.
+        safety_checker: Whether the base's safety checker, where it has one, blocks pictures.
+    """
+
+    watermark_key: str | None = Field(default="photoverse", min_length=1)
+    sign: bool = True
+    credentials: str | None = None
+    safety_checker: bool = True
+
+
 class BatchConfig(StrictConfig):
     """How a batch of requests is worked off.
 
@@ -103,6 +121,7 @@ class BatchConfig(StrictConfig):
         workers: Actors, each with a model of its own; None takes one a GPU, or one for each two CPUs.
         max_prompt_characters: A longer prompt is an error of its request.
         max_images: The most pictures one request may ask for.
+        provenance: See `ProvenanceConfig`.
     """
 
     dials: Dials = Dials()
@@ -115,3 +134,4 @@ class BatchConfig(StrictConfig):
     workers: int | None = Field(default=None, ge=1)
     max_prompt_characters: int = Field(default=1000, ge=1)
     max_images: int = Field(default=64, ge=1)
+    provenance: ProvenanceConfig = ProvenanceConfig()

@@ -18,11 +18,14 @@ from components.face import FaceConfig, load_detector, load_masker
 from components.inference.attachment import attach
 from components.inference.card import IdentityCard, combine_cards
 from components.inference.conditions import Persons, make_rows, shared_key
-from components.inference.config import Dials, PhotoRules
+from components.inference.config import Dials, PhotoRules, ProvenanceConfig
 from components.inference.consent import Consent
+from components.inference.credentials import load_seal
 from components.inference.likeness import Likeness
 from components.inference.photo import PhotoLike, crop_identity, crop_start, read_photo
 from components.inference.provenance import recipe, with_recipe
+from components.inference.safety import Blocked, BlockedError, SafetyCheck, load_safety_check
+from components.inference.watermark import embed_watermark
 from components.model import (
     FeatureExtractor,
     ModelConfig,
@@ -44,6 +47,8 @@ class Personalizer:
         face: Detector and mask, as in preparation.
         rules: Crops and limits, as in preparation.
         model_version: What to write into pictures, e.g. "models:/photoverse/3".
+        provenance: Mark and signature of the pictures.
+        safety_check: Says which pictures must be blocked; None lets all pass.
     """
 
     def __init__(
@@ -54,12 +59,18 @@ class Personalizer:
         face: FaceConfig | None = None,
         rules: PhotoRules | None = None,
         model_version: str = "unregistered",
+        provenance: ProvenanceConfig | None = None,
+        safety_check: SafetyCheck | None = None,
     ) -> None:
         self.attachment = attach(pipe, adapter)
         if extractor is not None:
             self.attachment.adapter.fits.check_image_encoder("the one given", extractor.image_encoder)
         self._extractor, self.face, self.rules = extractor, face or FaceConfig(), rules or PhotoRules()
         self.model_version = model_version
+        self.provenance = provenance or ProvenanceConfig()
+        signs = self.provenance.sign and self.provenance.credentials is not None
+        self._seal = load_seal(Path(str(self.provenance.credentials))) if signs else None
+        self._safety_check = safety_check
         self._tools: tuple[Any, Any] | None = None
         self._likeness: Likeness | None = None
         self._img2img: Any = None
@@ -74,6 +85,7 @@ class Personalizer:
         rules: PhotoRules | None = None,
         model_version: str = "unregistered",
         cards_only: bool = False,
+        provenance: ProvenanceConfig | None = None,
     ) -> "Personalizer":
         """Loads base, image encoder and adapter.
 
@@ -86,6 +98,7 @@ class Personalizer:
             rules: Crops and limits.
             model_version: What to write into pictures.
             cards_only: Load no image encoder, for identity cards that are made already.
+            provenance: Mark and signature of the pictures, and whether the base's safety checker is used.
 
         Raises:
             ValueError: A part is missing, or the adapter belongs to another base.
@@ -99,7 +112,9 @@ class Personalizer:
         face = face or FaceConfig.parse(trained.training_run.get("face", {}), source=f"face of {adapter}")
         pipe = load_pipeline(config, device, dtype)
         extractor = None if cards_only else load_extractor(config, device, dtype)
-        return cls(pipe, adapter, extractor, face, rules, model_version)
+        checked = (provenance or ProvenanceConfig()).safety_checker
+        check = load_safety_check(config.base, device, dtype) if checked else None
+        return cls(pipe, adapter, extractor, face, rules, model_version, provenance, check)
 
     @property
     def extractor(self) -> FeatureExtractor:
@@ -162,7 +177,6 @@ class Personalizer:
             self._tools = load_detector(self.face, device), load_masker(self.face, device)
         return self._tools
 
-    @torch.no_grad()
     def generate(
         self,
         persons: Sequence[Persons],
@@ -175,6 +189,33 @@ class Personalizer:
         keep_prompt: bool = False,
         progress: Progress | None = None,
     ) -> list[Image.Image]:
+        """Draws one picture for each (person, prompt, seed), in their order; see `generate_each`.
+
+        Raises:
+            BlockedError: The base's safety checker blocks one of them.
+            ValueError: As `generate_each`.
+        """
+        drawn = self.generate_each(
+            persons, prompts, seeds, dials, negative_prompts, start_images, batch_size, keep_prompt, progress
+        )
+        blocked = [found.seed for found in drawn if isinstance(found, Blocked)]
+        if blocked:
+            raise BlockedError(blocked)
+        return [found for found in drawn if not isinstance(found, Blocked)]
+
+    @torch.no_grad()
+    def generate_each(
+        self,
+        persons: Sequence[Persons],
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        dials: Dials | Sequence[Dials] = Dials(),  # noqa: B008 - frozen
+        negative_prompts: Sequence[str] | None = None,
+        start_images: Sequence[Image.Image | None] | None = None,
+        batch_size: int = 8,
+        keep_prompt: bool = False,
+        progress: Progress | None = None,
+    ) -> list[Image.Image | Blocked]:
         """Draws one picture for each (person, prompt, seed), in their order.
 
         Args:
@@ -190,7 +231,8 @@ class Personalizer:
             progress: Told about each finished picture.
 
         Returns:
-            Pillow images, each with its recipe in `info`.
+            Pillow images, each marked and with its recipe in `info`; `Blocked` in place of one that the
+            base's safety checker does not let pass.
 
         Raises:
             ValueError: Lengths differ, a card does not fit or has expired, a prompt is too long, or a picture
@@ -203,18 +245,24 @@ class Personalizer:
         groups: dict[Any, list[int]] = {}
         for i, row in enumerate(rows):
             groups.setdefault((shared_key(row.dials), bool(row.persons)), []).append(i)
-        pictures: list[Image.Image | None] = [None] * len(rows)
+        pictures: list[Image.Image | Blocked | None] = [None] * len(rows)
         for group in groups.values():
             for at in range(0, len(group), batch_size):
                 chosen = group[at : at + batch_size]
                 drawn = self._draw(
                     [rows[i] for i in chosen], [seeds[i] for i in chosen], [starts[i] for i in chosen]
                 )
-                for i, image in zip(chosen, drawn, strict=True):
-                    pictures[i] = with_recipe(image, self._recipe(rows[i], seeds[i], keep_prompt))
+                blocks = self._safety_check(drawn) if self._safety_check else [False] * len(drawn)
+                for i, image, blocked in zip(chosen, drawn, blocks, strict=True):
+                    facts = self._recipe(rows[i], seeds[i], keep_prompt)
+                    pictures[i] = Blocked(seeds[i]) if blocked else self._marked(image, facts)
                 if progress is not None:
                     progress.advance(len(chosen))
         return [picture for picture in pictures if picture is not None]
+
+    def _marked(self, image: Image.Image, facts: dict[str, Any]) -> Image.Image:
+        key = self.provenance.watermark_key
+        return with_recipe(embed_watermark(image, key) if key else image, facts, self._seal)
 
     def _draw(
         self, rows: Sequence[Any], seeds: Sequence[int], starts: Sequence[Image.Image | None]

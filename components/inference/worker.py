@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+from PIL import Image
 
 from components.core import RuntimeConfig
 from components.face import FaceConfig
@@ -18,6 +19,7 @@ from components.inference.config import BatchConfig, Dials
 from components.inference.consent import Consent
 from components.inference.photo_places import photo_bytes
 from components.inference.provenance import encode_png
+from components.inference.safety import Blocked, BlockedError
 from components.model import ModelConfig
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ class PictureWorker:
             RuntimeConfig.model_validate(settings["runtime"]),
             self.config.photo_rules,
             settings["model_uri"],
+            provenance=self.config.provenance,
         )
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -76,15 +79,13 @@ class PictureWorker:
             if len(rows) == 1:
                 return [_fault(rows[0], error)]
             return [self._together([row], [card])[0] for row, card in zip(rows, cards, strict=True)]
-        files, result = iter(images), []
-        for row in rows:
-            result.append([encode_png(next(files)) for _ in range(row["num_images"])])
-        return result
+        files = iter(images)
+        return [_written([next(files) for _ in range(row["num_images"])]) for row in rows]
 
     def _generate(self, rows: list[Row], prepared: list[Any]) -> list[Any]:
         each = [(row, card, start, k) for row, (card, start) in zip(rows, prepared, strict=True)
                 for k in range(row["num_images"])]  # fmt: skip
-        return self.personalizer.generate(
+        return self.personalizer.generate_each(
             [card for _, card, _, _ in each],
             [row["prompt"] for row, _, _, _ in each],
             [(row["seed"] + k) % 2**32 for row, _, _, k in each],
@@ -108,6 +109,14 @@ class PictureWorker:
             return do(row)
         except Exception as error:  # noqa: BLE001 - as above
             return _fault(row, error)
+
+
+def _written(images: list[Image.Image | Blocked]) -> list[bytes] | str:
+    """The files of a request, or why there are none: it ends whole or not at all."""
+    blocked = [image.seed for image in images if isinstance(image, Blocked)]
+    if blocked:
+        return str(BlockedError(blocked))
+    return [encode_png(image) for image in images if not isinstance(image, Blocked)]
 
 
 def _fault(row: Row, error: Exception) -> str:

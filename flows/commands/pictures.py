@@ -1,4 +1,4 @@
-"""Commands about one person: personalize, export."""
+"""Commands about pictures: personalize, export, inspect."""
 
 import argparse
 from pathlib import Path
@@ -12,6 +12,7 @@ def add_commands(commands: Any) -> None:
     """Adds this file's commands to the parser."""
     _add_personalize(commands)
     _add_export(commands)
+    _add_inspect(commands)
 
 
 def _add_subject(command: argparse.ArgumentParser) -> None:
@@ -58,6 +59,7 @@ def _add_personalize(commands: Any) -> None:
     command.add_argument(
         "--keep-card", action="store_true", help="keep the card among the team's; prints its ID for requests"
     )
+    command.add_argument("--kind", choices=("png", "jpg"), default="png", help="(default: %(default)s)")
     command.add_argument("--expires", help="date from when on that card is refused, e.g. 2031-12-31")
     dials = command.add_argument_group("dials", "over those of the profile")
     for name, read, words in DIALS:
@@ -77,6 +79,7 @@ def _personalize(options: argparse.Namespace) -> int:
         dials={name: getattr(options, name) for name, *_ in DIALS if getattr(options, name) is not None},
         save_card=options.save_card and options.save_card.resolve(),
         keep_card=options.keep_card,
+        kind=options.kind,
     )
     for line in personalize_one(wish):
         print(line)
@@ -98,4 +101,19 @@ def _export(options: argparse.Namespace) -> int:
 
     for file in export_one(_subject(options), options.out.resolve(), options.m):
         print(file)
+    return OK
+
+
+def _add_inspect(commands: Any) -> None:
+    details = "Reads recipe and digital source type, looks for the mark in the pixels, checks the signature."
+    command = add_command(commands, "inspect", _inspect, "what a picture says of its making", details)
+    command.add_argument("picture", type=Path, help="a PNG or JPEG file")
+    command.add_argument("--key", help="of the mark, if it is your own (default: the one in the source)")
+    command.add_argument("--json", action="store_true", help="for programs")
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    from flows.inspection import inspect_one
+
+    print(inspect_one(options.picture, options.key, options.json))
     return OK

@@ -204,14 +204,14 @@ def test_a_picture_is_the_same_whatever_else_is_asked_for(folder, run):
 def test_a_fault_of_ours_fails_its_own_request_alone(folder, run, monkeypatch):
     from components.inference.personalize import Personalizer
 
-    generate = Personalizer.generate
+    generate = Personalizer.generate_each
 
     def faulty(self, persons, prompts, *args, **kwargs):
         if any("bug" in prompt for prompt in prompts):
             raise RuntimeError("a fault of ours")
         return generate(self, persons, prompts, *args, **kwargs)
 
-    monkeypatch.setattr(Personalizer, "generate", faulty)
+    monkeypatch.setattr(Personalizer, "generate_each", faulty)
     record = run(write(folder / "requests.jsonl", request(0), request(1, prompt="a bug on S*"), request(2)))
     assert [row.status for row in rows(record)] == ["done", "failed", "done"]
     assert rows(record)[1].error == "internal fault: RuntimeError: a fault of ours"
