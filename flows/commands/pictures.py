@@ -1,10 +1,10 @@
-"""Commands about pictures: personalize, export, inspect."""
+"""Commands about pictures: personalize, export, inspect, ui."""
 
 import argparse
 from pathlib import Path
 from typing import Any
 
-from flows.commands.options import OK, add_command
+from flows.commands.options import OK, add_command, parse_settings
 from flows.dials import DIALS, parse_date, read_consent
 
 
@@ -13,6 +13,7 @@ def add_commands(commands: Any) -> None:
     _add_personalize(commands)
     _add_export(commands)
     _add_inspect(commands)
+    _add_ui(commands)
 
 
 def _add_subject(command: argparse.ArgumentParser) -> None:
@@ -116,4 +117,37 @@ def _inspect(options: argparse.Namespace) -> int:
     from flows.inspection import inspect_one
 
     print(inspect_one(options.picture, options.key, options.json))
+    return OK
+
+
+def _add_ui(commands: Any) -> None:
+    details = "Starts on the champion, or on --model. Ends with Ctrl-C."
+    command = add_command(commands, "ui", _ui, "a page to play with, in the browser", details)
+    command.add_argument("--model", help="adapter.safetensors or a model URI (default: the champion)")
+    command.add_argument("--profile", default="portraits", help="(default: %(default)s)")
+    command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")
+    command.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
+    command.add_argument("--port", type=int, help="(default: a free one from 7860 on)")
+    command.add_argument(
+        "--auth",
+        metavar="NAME:PASSWORD",
+        help="who may come in (beyond this machine one is made)",
+    )
+    command.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
+        help="a setting over the profile's, e.g. --set batch.dials.num_inference_steps=30",
+    )  # fmt: skip
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from flows.page import open_page
+
+    open_page(
+        model=options.model,
+        profile=options.profile,
+        settings={"root": options.root} | parse_settings(options.settings),
+        host=options.host,
+        port=options.port,
+        auth=options.auth,
+    )
     return OK

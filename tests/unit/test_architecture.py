@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "evaluation": {"core", "inference", "face", "shards"},
     "registry": {"core", "inference"},
     "serving": {"core", "inference", "registry"},
+    "page": {"core", "inference"},
 }
 PUBLIC_INNER = {"components.portraits.world"}  # a room within a room: the renderer without the base model
 HEAVY_ROOMS = {"model", "training", "inference"}  # meaningless without torch: their public face may import it
@@ -34,6 +35,7 @@ ENGINES = {
     "onnxruntime",
     "insightface",
     "peft",
+    "gradio",
 }
 
 ROOMS = sorted(path.name for path in COMPONENTS.iterdir() if (path / "__init__.py").is_file())
