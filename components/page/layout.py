@@ -60,7 +60,7 @@ def build_page(studio: Studio) -> gr.Blocks:
             with gr.Column(scale=6, min_width=300):
                 status = gr.HTML("Your pictures will appear here.", elem_id="status")
                 gallery = gr.Gallery(
-                    label="Pictures", columns=2, object_fit="contain", height="auto", elem_id="pictures",
+                    show_label=False, columns=2, object_fit="contain", height="auto", elem_id="pictures",
                     buttons=["download", "fullscreen"], interactive=False,
                 )  # fmt: skip
                 files = gr.File(
@@ -85,8 +85,8 @@ def build_page(studio: Studio) -> gr.Blocks:
             show_progress="minimal", show_progress_on=[gallery], **private,
         )  # fmt: skip
         drawn.then(lambda shots: shots[-1].recipe if shots else None, [session], [recipe], **private)
-        gallery.select(partial(_chosen, False), [gallery, session], [recipe], **private)
-        history.select(partial(_chosen, True), [history, session], [recipe], **private)
+        gallery.select(_chosen, [session], [recipe], **private)
+        history.select(_chosen, [session], [recipe], **private)
         person, purpose, days, button, said = keep
         button.click(
             partial(_keep_person, studio), [photo, person, purpose, agreed, days], [said, kept],
@@ -221,7 +221,7 @@ def _downloads(shots: list[Shot], folder: Path) -> Any:
     return gr.update(value=[*(str(shot.file) for shot in found), str(recipes)], visible=True)
 
 
-def _chosen(newest_first: bool, _shown: Any, session: list[Shot], event: gr.SelectData) -> Any:
+def _chosen(session: list[Shot], event: gr.SelectData) -> Any:
     """The recipe of the picture that was clicked: its file's name says which."""
     value = event.value if isinstance(event.value, dict) else {}
     name = Path(str(value.get("image", {}).get("path", ""))).name

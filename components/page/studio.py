@@ -140,7 +140,7 @@ class Studio:
         dials = Dials.parse(self.dials.model_dump() | ask.dials, source="the dials")
         card = self._person(ask)
         start = self._personalizer.start_image(ask.photo) if dials.strength and ask.photo else None
-        first = random.randrange(2**31) if ask.seed is None or ask.seed < 0 else ask.seed
+        first = random.randrange(100_000) if ask.seed is None or ask.seed < 0 else ask.seed
         for seed in ((first + k) % 2**32 for k in range(ask.count)):
             drawn = self._personalizer.generate_each(
                 [card], [ask.prompt], [seed], dials, [ask.negative_prompt], [start], keep_prompt=True

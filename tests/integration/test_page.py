@@ -1,0 +1,231 @@
+"""The page in headless Chromium: real clicks, pictures, faults as words, at a desk and on a phone."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from components.inference import CardStore, inspect_picture
+from components.portraits.world import portrait
+
+ROOT = Path(__file__).resolve().parents[2]
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER) and not os.environ.get("CI"),
+    reason="no chromium and chromedriver here: apt-get install chromium chromium-driver",
+)
+PATIENCE_S = 240
+LOOPBACK_ONLY = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory):
+    import torch
+
+    from components.model import ModelConfig, PhotoVerseAdapter, load_base, save_adapter
+
+    config = ModelConfig(base="components/portraits/base", patch_grid=2)
+    base = load_base(config)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        made = PhotoVerseAdapter.create(base.unet, base.text_encoder, base.image_encoder, config)
+    path = tmp_path_factory.mktemp("adapter") / "adapter.safetensors"
+    save_adapter(made, path, {"run_name": "a-test"})
+    return path
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory):
+    path = tmp_path_factory.mktemp("photo") / "me.png"
+    Image.fromarray(portrait(3, 0, 256).image_uint8).save(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def served(adapter, tmp_path_factory):
+    """`photoverse ui` in a process of its own: (address, folder of all runs)."""
+    root = tmp_path_factory.mktemp("runs")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "flows.cli", "ui", "--model", str(adapter), "--root", str(root),
+               "--port", str(port), "--set", "batch.dials.num_inference_steps=3"]  # fmt: skip
+    log = (root / "ui.log").open("w+")
+    process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        until = time.monotonic() + PATIENCE_S
+        while f"PhotoVerse is at http://127.0.0.1:{port}" not in (root / "ui.log").read_text():
+            assert process.poll() is None, (root / "ui.log").read_text()
+            assert time.monotonic() < until, (root / "ui.log").read_text()
+            time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}", root
+    finally:
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 130  # Ctrl-C ends it
+
+
+class Page:
+    """The page as somebody sees it who has a pointer and a keyboard."""
+
+    def __init__(self, url, downloads, width, height):
+        from selenium import webdriver
+
+        options = webdriver.ChromeOptions()
+        options.binary_location = CHROMIUM
+        for word in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--hide-scrollbars",
+                     f"--host-resolver-rules={LOOPBACK_ONLY}", "--use-fake-ui-for-media-stream",
+                     "--use-fake-device-for-media-stream"):  # fmt: skip
+            options.add_argument(word)
+        options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.browser.get(url)
+        self.find("#draw")
+
+    def find(self, where):
+        return self.until(lambda: next(iter(self.all(where)), None), where)
+
+    def all(self, where):
+        return self.browser.find_elements("css selector", where)
+
+    def until(self, ready, what):
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until:
+            found = ready()
+            if found:
+                return found
+            time.sleep(0.2)
+        raise AssertionError(
+            f"{what}: not seen in {PATIENCE_S} s; status: {self.status}; {self.complaints()}"
+        )
+
+    @property
+    def status(self):
+        return " ".join(element.text for element in self.all("#status"))
+
+    def click(self, where):
+        element = self.find(where)
+        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+        self.until(lambda: element.is_enabled(), where)
+        element.click()
+
+    def type(self, where, text):
+        from selenium.webdriver.common.keys import Keys
+
+        element = self.find(where)
+        element.send_keys(Keys.CONTROL, "a")
+        element.send_keys(text, Keys.TAB)
+
+    def upload(self, path):
+        self.find("#photo input[type=file]").send_keys(str(path))
+        self.find("#photo img")
+
+    def complaints(self):
+        """What the browser would print in red: also every address that it could not reach."""
+        return [entry["message"] for entry in self.browser.get_log("browser") if entry["level"] == "SEVERE"]
+
+
+@pytest.fixture(scope="module")
+def desk(served, tmp_path_factory):
+    page = Page(served[0], tmp_path_factory.mktemp("downloads"), 1280, 1000)
+    yield page
+    page.browser.quit()
+
+
+def test_what_is_missing_is_said_in_words(desk):
+    desk.click("#draw")
+    desk.until(lambda: "Add a photo" in desk.status, "a word on the missing photo")
+    assert desk.all("#status [role=alert]")
+
+
+def test_a_photo_without_a_face_is_said_in_words(desk, tmp_path):
+    Image.new("RGB", (200, 200), "seagreen").save(tmp_path / "meadow.png")
+    desk.upload(tmp_path / "meadow.png")
+    desk.click("#draw")
+    desk.until(lambda: "tick that the person" in desk.status, "a word on the consent")
+    desk.click("#agreed input")
+    desk.click("#draw")
+    desk.until(lambda: "No face was found" in desk.status, "a word on the missing face")
+    assert "Traceback" not in desk.browser.page_source
+    desk.browser.refresh()
+    desk.find("#draw")
+
+
+def test_a_photo_and_words_become_pictures_with_their_recipe(desk, served, photo):
+    import urllib.request
+
+    desk.upload(photo)
+    desk.click("#agreed input")
+    desk.type("#prompt textarea", "a photo of S* on a blue background")
+    desk.click("#draw")
+    desk.until(lambda: "Done" in desk.status, "finished pictures")
+    shown = desk.until(
+        lambda: len(desk.all("#pictures .caption-label")) == 2 and desk.all("#pictures img"), "two"
+    )
+    captions = [element.get_attribute("textContent") for element in desk.all("#pictures .caption-label")]
+    assert all("seed" in caption for caption in captions), captions
+    assert len(shown) >= 2
+    links = {
+        element.get_attribute("href") for element in desk.all("#files a") if element.get_attribute("href")
+    }
+    pngs = [link for link in links if link.endswith(".png")]
+    assert len(pngs) == 2, links
+    recipes = json.load(urllib.request.urlopen(next(link for link in links if link.endswith("recipes.json"))))
+    file = served[1] / "one.png"
+    file.write_bytes(urllib.request.urlopen(pngs[0]).read())
+    found = inspect_picture(file)
+    assert found.recipe["prompt"] == "a photo of S* on a blue background"
+    assert found.recipe in recipes.values()
+    assert found.watermarked
+    assert found.credentials["state"] == "valid"
+
+
+def test_a_person_can_be_kept_and_drawn_without_the_photo(desk, served):
+    desk.click("#keep button")
+    desk.type("#person input, #person textarea", "ada")
+    desk.type("#purpose input, #purpose textarea", "pictures of a test")
+    desk.click("#keep-button")
+    desk.until(lambda: "Kept, as card" in desk.find("#keep-said").text, "a kept card")
+    kept = CardStore(served[1] / "people").all()
+    assert [card.consent.person for card in kept] == ["ada"]
+    desk.browser.refresh()
+    desk.find("#draw")
+    desk.click("#kept input")
+    desk.click("#kept [role=option]:nth-of-type(2), #kept li:nth-of-type(2)")
+    desk.click("#draw")
+    desk.until(lambda: "Done" in desk.status, "pictures of the card")
+    rows = CardStore(served[1] / "people").audit.rows("ada")
+    assert [row.event for row in rows] == ["made", "used"]
+
+
+def test_nothing_is_fetched_from_elsewhere(desk, served):
+    script = "return performance.getEntriesByType('resource').map(entry => entry.name)"
+    names = desk.browser.execute_script(script)
+    assert names
+    assert [name for name in names if not name.startswith((served[0], "data:", "blob:"))] == []
+    assert [line for line in desk.complaints() if "ERR_NAME_NOT_RESOLVED" in line] == []
+
+
+def test_a_phone_shows_it_in_one_column_and_takes_a_photo(served, tmp_path):
+    page = Page(served[0], tmp_path, 390, 844)
+    try:
+        wide = page.browser.execute_script("return document.documentElement.scrollWidth")
+        assert wide <= 390
+        boxes = [page.find(where).rect for where in ("#photo", "#status")]
+        assert boxes[1]["y"] >= boxes[0]["y"] + boxes[0]["height"]  # below, not beside
+        assert page.find("#draw").rect["height"] >= 40  # a thumb finds it
+        assert page.all("#photo button[aria-label*=ebcam], #photo button[aria-label*=amera]")
+        page.click("#draw")
+        page.until(lambda: "Add a photo" in page.status, "a word on the missing photo")
+    finally:
+        page.browser.quit()
