@@ -157,7 +157,7 @@ def _draw(
     progress: Any = gr.Progress(),  # noqa: B008 - how Gradio wants it
 ) -> Iterator[tuple[Any, ...]]:
     """Yields the page's outputs after each picture; what is wrong comes as words."""
-    dials = {"sigma": sigma, "gamma": gamma, "alpha": alpha, "guidance_scale": guidance}
+    dials: dict[str, Any] = {"sigma": sigma, "gamma": gamma, "alpha": alpha, "guidance_scale": guidance}
     dials |= {"num_inference_steps": int(steps)} | ({"strength": strength} if over else {})
     dials |= {"m": int(m) if int(m) < studio.most_words else None}
     ask = Ask(

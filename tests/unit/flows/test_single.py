@@ -19,7 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from components.core import sha256_file
-from components.inference import Dials, IdentityCard, Personalizer, read_recipe
+from components.inference import Dials, IdentityCard, Personalizer, embed_watermark, read_recipe
 from components.model import ModelConfig, PhotoVerseAdapter, load_base, load_pipeline, save_adapter
 from components.portraits.world import portrait
 from flows.cli import OK, REFUSED, main
@@ -304,7 +304,8 @@ def test_what_is_exported_draws_in_a_plain_pipeline_what_personalize_draws(
         generator=generator(),
     ).images[0]
     ours = pixels(tmp_path / "seed-5.png")
-    assert np.abs(np.asarray(theirs).astype(int) - ours).max() <= 1
+    # what the project draws is marked; a rounding before the mark may be two grey levels after it
+    assert np.abs(np.asarray(embed_watermark(theirs)).astype(int) - ours).max() <= 2
     assert np.abs(np.asarray(bare.images[0]).astype(int) - ours).max() > 10
 
 
