@@ -21,6 +21,7 @@ CSS = """
 .gradio-container {max-width: 1180px !important; margin: 0 auto}
 #intro p {opacity: .8}
 #status {min-height: 1.6em}
+#pictures .caption-label {max-width: calc(100% - 12px); font-size: 12px}
 #status .bad {color: #b3261e; font-weight: 600}
 .dark #status .bad {color: #ff8a80}
 @media (max-width: 640px) {
