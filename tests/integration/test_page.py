@@ -69,7 +69,7 @@ def served(adapter, tmp_path_factory):
         yield f"http://127.0.0.1:{port}", root
     finally:
         process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 130  # Ctrl-C ends it
+        assert process.wait(60) == 0  # Ctrl-C ends it: Gradio closes its server, and the command is done
 
 
 class Page:
