@@ -39,7 +39,7 @@ def backup(out: Path, store: str, databases: Sequence[str] = DATABASES) -> int:
         raise ValueError(f"{out} is not empty: a backup goes into a folder of its own")
     out.mkdir(parents=True, exist_ok=True)
     for name in databases:
-        _postgres("pg_dump", "--format=custom", "--no-owner", f"--file={out / name}.dump", f"--dbname={name}")
+        _postgres("pg_dump", "--format=custom", f"--file={out / name}.dump", f"--dbname={name}")
     filesystem, root = _store(store)
     for path in filesystem.find(root):
         target = out / "store" / path.removeprefix(root).lstrip("/")
@@ -56,7 +56,8 @@ def backup(out: Path, store: str, databases: Sequence[str] = DATABASES) -> int:
 def restore(folder: Path, store: str) -> int:
     """Puts a backup back: databases are replaced, the store's files overwritten; returns the number of files.
 
-    Services must be stopped, and the databases and the bucket be there (empty or not).
+    Services must be stopped, and the databases, their owners and the bucket be there (empty or not): on new
+    machines infra/compose/databases.sh makes them. What is restored belongs to its owner again.
 
     Raises:
         ValueError: The folder is no backup, or a file of it is missing or changed.
@@ -65,19 +66,15 @@ def restore(folder: Path, store: str) -> int:
     note = _checked(folder)
     for name in note["databases"]:
         file = folder / f"{name}.dump"
-        words = [
-            "--clean",
-            "--if-exists",
-            "--no-owner",
-            "--single-transaction",
-            f"--dbname={name}",
-            str(file),
-        ]
+        words = ["--clean", "--if-exists", "--single-transaction", f"--dbname={name}", str(file)]
         _postgres("pg_restore", *words)
     filesystem, root = _store(store)
     for name in note["files"]:
         if name.startswith("store/"):
-            filesystem.put_file(str(folder / name), f"{root.rstrip('/')}/{name.removeprefix('store/')}")
+            target = f"{root.rstrip('/')}/{name.removeprefix('store/')}"
+            if "://" not in store:
+                Path(target).parent.mkdir(parents=True, exist_ok=True)
+            filesystem.put_file(str(folder / name), target)
     return len(note["files"])
 
 
