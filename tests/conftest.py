@@ -15,6 +15,7 @@ from PIL import Image
 # Before any import that reads them: libraries look at these once.
 OFFLINE = {
     "DO_NOT_TRACK": "true",
+    "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # would ask by gRPC first, which no small server speaks
     "HF_HUB_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from components.model import ModelConfig
 
 PACKED = "slice"
+IN_FLIGHT = 2  # slices that an actor has: one in work, one waiting
+AHEAD = 3  # shards that are begun and not yet finished
 
 
 class Engine(Protocol):
@@ -188,9 +190,6 @@ def ray_dataset(
     )
 
 
-IN_FLIGHT = 2  # slices that an actor has: one in work, one waiting
-
-
 def slices_source(plan: Plan, size: int) -> Any:
     """Returns the plan as a source of Ray Data: a task a shard, which yields its slices, packed."""
     from ray.data import Datasource, ReadTask
@@ -200,7 +199,8 @@ def slices_source(plan: Plan, size: int) -> Any:
     path = plan.catalogue.path.absolute()
 
     def task(number: int, name: str) -> ReadTask:
-        read: Callable[[], Iterable[pa.Table]] = partial(_packed_shard, path, number, name, size)
+        after = plan.names[number - AHEAD] if number >= AHEAD else None
+        read: Callable[[], Iterable[pa.Table]] = partial(_packed_shard, path, number, name, size, after)
         return ReadTask(read, BlockMetadata(None, None, None, None))
 
     class Slices(Datasource):
@@ -213,8 +213,8 @@ def slices_source(plan: Plan, size: int) -> Any:
     return Slices()
 
 
-def _packed_shard(path: Any, number: int, name: str, size: int) -> Iterator[pa.Table]:
-    return map(pack, read_shard(path, number, name, size))
+def _packed_shard(*words: Any) -> Iterator[pa.Table]:
+    return map(pack, read_shard(*words))
 
 
 def _file_slices(files: list[str], size: int) -> Iterator[pa.Table]:

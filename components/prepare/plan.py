@@ -4,6 +4,7 @@ The plan is a table of the catalogue. Memory holds a name and a number a shard.
 """
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,8 @@ import pyarrow as pa
 from components.prepare.journal import Journal, masks_state
 from components.prepare.sources import SPLITS, Catalogue, Library, PhotoRecord
 from components.prepare.stages import PHOTO_SCHEMA
+
+POLL_S = 0.25
 
 
 @dataclass(frozen=True)
@@ -74,10 +77,21 @@ def shard_slices(catalogue: Catalogue, number: int, name: str, size: int) -> Ite
         yield pa.Table.from_pylist(rows[start : start + size], schema=PHOTO_SCHEMA)
 
 
-def read_shard(path: Path, number: int, name: str, size: int) -> Iterator[pa.Table]:
-    """Does the same in another process of the same machine, from the catalogue's file."""
+def read_shard(path: Path, number: int, name: str, size: int, after: str | None) -> Iterator[pa.Table]:
+    """Does the same in another process of the same machine, from the catalogue's file.
+
+    Args:
+        path: The catalogue.
+        number: Of the shard.
+        name: Of the shard.
+        size: Photos of a slice.
+        after: Shard that must be finished before: so the first stage never runs far ahead of the last one,
+            and what is in flight does not grow with the number of photos.
+    """
     catalogue = Catalogue.open(path)
     try:
+        while after and catalogue.one("SELECT 1 FROM done WHERE shard = ? LIMIT 1", after) is None:
+            time.sleep(POLL_S)
         yield from shard_slices(catalogue, number, name, size)
     finally:
         catalogue.db.close()

@@ -2,8 +2,9 @@
 
     python -m tests.benchmarks.prepare_run '{"engine": "ray", "photos": ..., "base": ..., "out": ..., ...}'
 
-Prints JSON: marks (photos finished, wall seconds, processor seconds of the whole process tree, Ray's own
-processes included), and peaks of the driver's own memory and of Ray's object store.
+Prints JSON: marks (photos finished, wall seconds, processor seconds of the driver and the actors, and of the
+whole process tree with the services that Ray keeps on each machine), and peaks of the driver's own memory
+and of Ray's object store.
 """
 
 import json
@@ -24,17 +25,21 @@ from components.prepare.engines import PlainEngine, RayEngine
 from components.prepare.pipeline import prepare_with
 
 SAMPLE_S = 0.2
-Mark = tuple[int, float, float]  # photos, wall seconds, processor seconds
+Mark = tuple[int, float, float, float]
+# What runs on each machine of a Ray cluster whether it has work or not.
+SERVICES = ("gcs_server", "raylet/raylet", "Agent", "Tracker", "Coordinator", "StatsActor", "monitor.py")
 
 
-def processor_seconds() -> float:
-    """Returns what this process and all that it started have used."""
-    total = 0.0
+def processor_seconds() -> tuple[float, float]:
+    """Returns what this process and the workers that it started have used, and the same with the services."""
+    total, services = 0.0, 0.0
     for one in (psutil.Process(), *psutil.Process().children(recursive=True)):
         with suppress(psutil.Error):
-            times = one.cpu_times()
+            times, words = one.cpu_times(), " ".join(one.cmdline())
             total += times.user + times.system
-    return total
+            if any(name in words for name in SERVICES):
+                services += times.user + times.system
+    return total - services, total
 
 
 class Marking:
@@ -48,7 +53,7 @@ class Marking:
         for number, row in enumerate(self.engine.rows(*args), start=1):
             yield row
             if number % self.every == 0:
-                self.marks.append((number, time.monotonic(), processor_seconds()))
+                self.marks.append((number, time.monotonic(), *processor_seconds()))
 
 
 class Peaks(threading.Thread):
@@ -88,8 +93,9 @@ def main(words: dict) -> None:
     runtime = RuntimeConfig(device="cpu", num_cpus=words.get("cpus", 1))
     peaks = Peaks(with_ray=with_ray)
     with RayEngine(runtime) if with_ray else nullcontext(PlainEngine()) as engine:
-        marking = Marking(engine, words.get("every", 16))
-        peaks.start()
+        marking = Marking(engine, words["every"])
+        if words.get("watch_memory"):  # costs a few percent of a core
+            peaks.start()
         manifest = prepare_with(
             marking, config=PrepareConfig(**words["settings"]), face=FaceConfig(),
             model=ModelConfig(base=words["base"]), source_folder=Path(words["photos"]),

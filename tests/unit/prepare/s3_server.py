@@ -1,116 +1,63 @@
-"""The part of S3's protocol that reading needs, over a folder, as a real server process on loopback.
+"""moto's S3 server on loopback, as slow or as unreliable as is asked for.
 
     python -m tests.unit.prepare.s3_server FOLDER DELAY_S FAIL_EVERY
 
-Lists (ListObjectsV2, three keys a page), heads and gets objects of the bucket `sets`. Every `FAIL_EVERY`th
-call is answered with 503 "SlowDown"; each answer waits `DELAY_S`. Prints its port.
+The files of FOLDER are the objects of the bucket `sets`. Each answer waits `DELAY_S`, and every
+`FAIL_EVERY`th call is answered with 503 "SlowDown". Prints its port.
 """
 
-import hashlib
-import re
+import os
 import sys
+import threading
 import time
-from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterable
 from itertools import count
 from pathlib import Path
-from urllib.parse import parse_qs, unquote, urlsplit
-from xml.sax.saxutils import escape
+from typing import Any
 
-BUCKET, PAGE = "sets", 3
+BUCKET = "sets"
+BUSY = b"<Error><Code>SlowDown</Code><Message>busy</Message></Error>"
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Answers of one folder."""
+class Flaky:
+    """A WSGI application that makes callers wait, and now and then fails in place of the one behind it."""
 
-    protocol_version = "HTTP/1.1"
-    folder: Path
-    delay_s: float
-    fail_every: int
-    calls = count(1)
+    def __init__(self, behind: Callable[..., Iterable[bytes]], delay_s: float, fail_every: int) -> None:
+        self.behind, self.delay_s, self.fail_every = behind, delay_s, fail_every
+        self.calls = count(1)
 
-    def do_GET(self) -> None:
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         time.sleep(self.delay_s)
-        url = urlsplit(self.path)
-        number = next(self.calls)
-        if self.fail_every and number % self.fail_every == 0:
-            return self.answer(503, b"<Error><Code>SlowDown</Code><Message>busy</Message></Error>")
-        bucket, _, key = unquote(url.path).lstrip("/").partition("/")
-        query = {name: values[0] for name, values in parse_qs(url.query).items()}
-        if bucket != BUCKET:
-            return self.answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")
-        if not key:
-            return self.answer(200, self.listing(query).encode())
-        path = self.folder / key
-        if not path.is_file():
-            return self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
-        asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
-        if asked is None:
-            return self.answer(200, path.read_bytes(), path)
-        data, first = path.read_bytes(), int(asked[1])
-        last = min(int(asked[2] or len(data)), len(data) - 1)
-        return self.answer(206, data[first : last + 1], path, f"bytes {first}-{last}/{len(data)}")
-
-    do_HEAD = do_GET
-
-    def listing(self, query: dict[str, str]) -> str:
-        prefix, after = query.get("prefix", ""), query.get("continuation-token", "")
-        delimiter = query.get("delimiter", "")
-        files = {p.relative_to(self.folder).as_posix(): p for p in self.folder.rglob("*") if p.is_file()}
-        keys, folders = [], set()
-        for key in sorted(files):
-            rest = key.removeprefix(prefix)
-            if not key.startswith(prefix):
-                continue
-            if delimiter and delimiter in rest:
-                folders.add(prefix + rest.split(delimiter)[0] + delimiter)
-            else:
-                keys.append(key)
-        left = [key for key in keys if key > after]
-        page, more = left[:PAGE], len(left) > PAGE
-        contents = "".join(
-            f"<Contents><Key>{escape(key)}</Key><Size>{files[key].stat().st_size}</Size>"
-            f"<ETag>{etag(files[key])}</ETag><LastModified>2026-01-01T00:00:00.000Z</LastModified></Contents>"
-            for key in page
-        )
-        if not after:
-            contents += "".join(
-                f"<CommonPrefixes><Prefix>{escape(name)}</Prefix></CommonPrefixes>"
-                for name in sorted(folders)
-            )
-        token = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if more else ""
-        return (
-            f"<ListBucketResult><Name>{BUCKET}</Name><KeyCount>{len(page)}</KeyCount>"
-            f"<IsTruncated>{str(more).lower()}</IsTruncated>{token}{contents}</ListBucketResult>"
-        )
-
-    def answer(self, status: int, body: bytes, path: Path | None = None, part: str = "") -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("Content-Type", "application/octet-stream" if path else "application/xml")
-        if part:
-            self.send_header("Content-Range", part)
-        if path is not None:
-            self.send_header("ETag", etag(path))
-            self.send_header("Last-Modified", formatdate(0, usegmt=True))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def log_message(self, *words: object) -> None:
-        pass
+        if self.fail_every and next(self.calls) % self.fail_every == 0:
+            headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(BUSY)))]
+            start_response("503 Slow Down", headers)
+            return [BUSY]
+        return self.behind(environ, start_response)
 
 
-def etag(path: Path) -> str:
-    return f'"{hashlib.md5(path.read_bytes()).hexdigest()}"'
+def fill(endpoint_url: str, folder: Path) -> None:
+    """Puts the files of a folder into the bucket, whatever was there before."""
+    import boto3
+
+    os.environ |= {"AWS_ACCESS_KEY_ID": "any", "AWS_SECRET_ACCESS_KEY": "thing"}
+    client = boto3.client("s3", endpoint_url=endpoint_url, region_name="us-east-1")
+    client.create_bucket(Bucket=BUCKET)
+    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        client.put_object(Bucket=BUCKET, Key=path.relative_to(folder).as_posix(), Body=path.read_bytes())
+
+
+def main(folder: Path, delay_s: float, fail_every: int) -> None:
+    from moto.server import DomainDispatcherApplication, create_backend_app
+    from werkzeug.serving import make_server
+
+    flaky = Flaky(DomainDispatcherApplication(create_backend_app), 0.0, 0)
+    server = make_server("127.0.0.1", 0, flaky, threaded=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    fill(f"http://127.0.0.1:{server.port}", folder)
+    flaky.delay_s, flaky.fail_every = delay_s, fail_every
+    print(server.port, flush=True)
+    threading.Event().wait()
 
 
 if __name__ == "__main__":
-    Handler.folder, Handler.delay_s, Handler.fail_every = (
-        Path(sys.argv[1]),
-        float(sys.argv[2]),
-        int(sys.argv[3]),
-    )
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    print(server.server_port, flush=True)
-    server.serve_forever()
+    main(Path(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3]))

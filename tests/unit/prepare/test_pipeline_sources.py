@@ -91,6 +91,25 @@ def test_masks_of_the_set_take_the_place_of_ours(prepare_plainly, tmp_path: Path
     assert (hairy["1.jpg"]["mask.png"] == 255).sum() > (plain["1.jpg"]["mask.png"] == 255).sum()  # ellipses
 
 
+def test_a_changed_mask_renews_its_sample_and_a_touched_one_does_not(
+    prepare_plainly, tmp_path: Path, photo, as_bytes, monkeypatch
+) -> None:
+    folder = layouts.celebahq(tmp_path / "c", photo, as_bytes)
+    config = PrepareConfig(
+        sources=({"kind": "celebahq", "path": str(folder)},), samples_per_shard=1, **ALL_TRAIN
+    )
+    before = prepare_plainly(None, config)
+    (mask, *_) = sorted(folder.glob("CelebAMask-HQ-mask-anno/**/*_skin.png"))
+    with monkeypatch.context() as patch:
+        patch.setattr("components.prepare.stages.FaceStage.__init__", None)
+        mask.touch()
+        assert prepare_plainly(None, config) == before
+    mask.write_bytes(as_bytes(255 - np.asarray(Image.open(mask))))
+    after = prepare_plainly(None, config)
+    assert len({s.sha256 for s in before.shards} - {s.sha256 for s in after.shards}) == 1
+    assert len(before.shards) == len(after.shards) == 3
+
+
 def test_a_broken_mask_is_a_reject_and_no_other_mask(
     prepare_plainly, tmp_path: Path, photo, as_bytes
 ) -> None:

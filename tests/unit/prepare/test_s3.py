@@ -1,4 +1,4 @@
-"""Sets in an S3 store, against a real server process: quick, slow, and failing every tenth call."""
+"""Sets in an S3 store, against moto's server in a process: quick, slow, and failing every tenth call."""
 
 import subprocess
 import sys
@@ -20,7 +20,6 @@ Serve = Callable[..., dict]
 @pytest.fixture
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
     """Returns a function that serves a folder, and gives the storage options that reach it."""
-    pytest.importorskip("s3fs")
     started: list[subprocess.Popen] = []
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
@@ -38,7 +37,12 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Serve]:
         started.append(process)
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        return {"anon": True, "endpoint_url": f"http://127.0.0.1:{port}", "use_listings_cache": False}
+        return {
+            "key": "any",
+            "secret": "thing",
+            "endpoint_url": f"http://127.0.0.1:{port}",
+            "use_listings_cache": False,
+        }
 
     yield start
     for process in started:
@@ -94,6 +98,7 @@ def test_photos_from_a_failing_bucket_give_the_samples_of_the_disk(
     assert verify_shards(remote) == []
     assert run(f"s3://{BUCKET}/photos", "remote", storage_options=options) == remote
     (source / "new.png").write_bytes((source / "0000.png").read_bytes() + b" ")
-    again = run(f"s3://{BUCKET}/photos", "remote", storage_options=options)
+    with_new = serve(tmp_path, fail_every=10)
+    again = run(f"s3://{BUCKET}/photos", "remote", storage_options=with_new)
     assert again.count_out == 12
     assert {s.sha256 for s in remote.shards} < {s.sha256 for s in again.shards}
