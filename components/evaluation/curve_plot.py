@@ -38,7 +38,12 @@ def plot_curve(curve: Mapping[str, Sequence[Point]], identity_floor: float | Non
             )
     if identity_floor is not None:
         axis.axhline(identity_floor, color="#8a8a8a", lw=1, ls="--", label="floor: other people")
+    seen = [_mean(point.identity) for points in lines.values() for point in points]
+    floor = seen if identity_floor is None else [*seen, identity_floor]
+    axis.set_ylim(min(floor) - 0.1, max(seen) + 0.1)  # intervals of very few people run out of the picture
     first = next(iter(lines.values()))[0]
+    if first.obeyed:
+        axis.set_xlim(-0.03, 1.03)
     axis.set_xlabel("wishes met" if first.obeyed else "CLIP-T", fontsize=9)
     axis.set_ylabel("identity: similarity to the reference", fontsize=9)
     axis.tick_params(labelsize=8)

@@ -32,7 +32,10 @@ def test_help_names_every_command_and_is_quick():
     assert "HEAVY []" in done.stdout
     assert all(
         word in done.stdout
-        for word in ("demo", "stage", "train", "plan", "personalize", "export", "services", "doctor")
+        for word in (
+            *("demo", "stage", "train", "plan", "ablate", "promote", "rollback", "history"),
+            *("personalize", "export", "services", "doctor"),
+        )
     )
 
 
