@@ -109,6 +109,7 @@ class IdentityFigures(StrictConfig):
     floor: float = Field(description="different people")
     base_alone: float = Field(description='the base model with "a photo of a person"')
     ceiling: float | None = Field(description="another photo of the same person; None: nobody has one")
+    through_vae: float | None = Field(default=None, description="the reference itself through the VAE")
     retrieval_top1: float = Field(ge=0, le=1)
     by_group: dict[str, float] = {}
     by_gender: dict[str, float] = {}

@@ -19,6 +19,7 @@ class Evidence:
         reference_R: Index of each reference in `photos`.
         generated: R lists of K pictures, (H, W, 3) RGB.
         base: B pictures of the base model alone.
+        through_vae: Each reference encoded and decoded by the VAE, (R,); empty where nobody did it.
         files: Where each generated picture lies, ordered as `generated`; empty where they are in no file.
     """
 
@@ -26,6 +27,7 @@ class Evidence:
     reference_R: NDArray[np.intp]
     generated: Sequence[Sequence[NDArray[np.uint8]]]
     base: Sequence[NDArray[np.uint8]]
+    through_vae: Sequence[NDArray[np.uint8]] = ()
     files: Sequence[Sequence[Path]] = ()
 
     @property

@@ -46,9 +46,10 @@ def judge(
     real = [finder(photo.target_uint8, photo.landmarks_xy) for photo in evidence.photos]
     made = [finder(picture) for row in evidence.generated for picture in row]
     base = [finder(picture) for picture in evidence.base]
+    decoded = [finder(picture) for picture in evidence.through_vae]
     tables: list[JudgeFigures] = []
     similarities_RK: list[NDArray] = []
-    everything = [vectors_of(one, evidence, made, base, real) for one in judges]
+    everything = [vectors_of(one, evidence, made, base, real, decoded) for one in judges]
     identity = everything[0]
     for one, vectors in zip(judges, everything, strict=True):
         references_RD = vectors.photos_GD[evidence.reference_R]
@@ -90,13 +91,16 @@ def vectors_of(
     made: Sequence[Sighting],
     base: Sequence[Sighting],
     real: Sequence[Sighting],
+    decoded: Sequence[Sighting],
 ) -> Vectors:
     """Returns the judge's vectors of all pictures."""
-    everything = judge([*made, *base, *real])
-    generated, base_BD, photos_GD = np.split(everything, [len(made), len(made) + len(base)])
+    everything = judge([*made, *base, *real, *decoded])
+    ends = np.cumsum([len(made), len(base), len(real)])
+    generated, base_BD, photos_GD, through_vae_RD = np.split(everything, ends)
     return Vectors(
         generated_RKD=generated.reshape(len(evidence.generated), -1, everything.shape[1]),
         base_BD=base_BD,
         photos_GD=photos_GD,
         reference_R=evidence.reference_R,
+        through_vae_RD=through_vae_RD if len(decoded) else None,
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from components.core import Checkpoint, RuntimeConfig
@@ -63,6 +64,18 @@ class PersonalizerGenerator:
             start_images=[start_of(shot) for shot in shots],
             batch_size=self._config.batch_size,
         )
+
+    @torch.no_grad()
+    def through_vae(self, pictures_uint8: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+        """Returns pictures (H, W, 3) RGB as the VAE gives them back: the best that the base can draw."""
+        pipe, made = self._personalizer.attachment.pipe, []
+        for at in range(0, len(pictures_uint8), 4):  # few: encoders take more memory than the UNet
+            batch = np.stack(pictures_uint8[at : at + 4])
+            pixels = torch.from_numpy(batch).permute(0, 3, 1, 2).to(pipe.device, pipe.vae.dtype) / 127.5 - 1
+            decoded = pipe.vae.decode(pipe.vae.encode(pixels).latent_dist.mode()).sample
+            levels = ((decoded.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+            made += list(levels.permute(0, 2, 3, 1).cpu().numpy())
+        return made
 
     def _make_cards(self, photos: Sequence[Photo]) -> None:
         new = list({photo.key: photo for photo in photos if photo.key not in self._cards}.values())

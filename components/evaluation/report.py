@@ -33,6 +33,7 @@ COLUMN_WORDS = {
     "floor": "floor: other people",
     "base_alone": "base model alone",
     "ceiling": "ceiling: another photo",
+    "through_vae": "the reference through the VAE",
     "retrieval_top1": "top-1 retrieval",
     "found": "face found",
 }

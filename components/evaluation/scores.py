@@ -14,7 +14,7 @@ from components.core import IdentityFigures, StrictConfig, derive_seed
 from components.evaluation import metrics
 from components.evaluation.data import Photo
 
-COLUMNS = ("generated", "floor", "base_alone", "ceiling", "retrieval_top1", "found")
+COLUMNS = ("generated", "floor", "base_alone", "ceiling", "through_vae", "retrieval_top1", "found")
 
 
 SHARES = ("retrieval_top1", "found")  # in [0, 1]; the others are cosines
@@ -46,12 +46,14 @@ class Vectors:
         base_BD: Pictures of the base model alone.
         photos_GD: All real photos, in the order of `photos`.
         reference_R: Index of each reference in `photos`.
+        through_vae_RD: The references through the VAE; None where nobody did it.
     """
 
     generated_RKD: NDArray
     base_BD: NDArray
     photos_GD: NDArray
     reference_R: NDArray[np.intp]
+    through_vae_RD: NDArray | None = None
 
 
 def score_references(vectors: Vectors, photos: Sequence[Photo]) -> dict[str, NDArray[np.float64]]:
@@ -68,6 +70,9 @@ def score_references(vectors: Vectors, photos: Sequence[Photo]) -> dict[str, NDA
         "ceiling": metrics.same_similarity(
             references_RD, vectors.photos_GD, people_R, people_G, very_same_RG
         ),
+        "through_vae": np.full(len(people_R), np.nan)
+        if vectors.through_vae_RD is None
+        else (vectors.through_vae_RD * references_RD).sum(axis=1),
         "retrieval_top1": hits.mean(axis=1),
         "found": vectors.generated_RKD.any(axis=-1).mean(axis=1),
     }
@@ -166,6 +171,7 @@ def identity_figures(table: JudgeFigures) -> IdentityFigures:
         floor=mean("floor"),
         base_alone=mean("base_alone"),
         ceiling=row["ceiling"].mean,
+        through_vae=row["through_vae"].mean,
         retrieval_top1=mean("retrieval_top1"),
         by_group=_means(table.rows, "group: "),
         by_gender=_means(table.rows, "gender: "),

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,6 +100,8 @@ def evaluate(
     generator = PersonalizerGenerator.load(config, model, face, runtime, checkpoint)
     finder = FaceFinder(load_detector(face))
     evidence = gather(config, photos, generator, pictures)
+    decoded = generator.through_vae([photo.target_uint8 for photo in evidence.references])
+    evidence = replace(evidence, through_vae=decoded)
     series = plan_series(config, evidence.references, sets, folder_of)
     make_missing([shot for one in series for shot in one.shots], generator, config.batch_size)
     verdict = judge(config, evidence, finder, judges)

@@ -72,6 +72,7 @@ def _table(judge: str, figures: IdentityFigures) -> str:
         "floor: different people": f"{figures.floor:.3f}",
         "base model alone": f"{figures.base_alone:.3f}",
         "ceiling: another photo": "not measured" if figures.ceiling is None else f"{figures.ceiling:.3f}",
+        "the reference through the VAE": _shown(figures.through_vae),
         "top-1 retrieval": f"{figures.retrieval_top1:.1%}",
         "pictures without a face": f"{figures.no_face_rate:.1%}",
     }

@@ -20,11 +20,16 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 def command(tiny_profile, tmp_path):
     """Starts `photoverse ablate` with two variants in a session of its own; returns process and log."""
     words = ["ablate", "--profile", str(tiny_profile), "--name", "abl", "--variants", "no-visual-branch"]
+    words += ["--set", "train.num_workers=1", "--set", "train.validation.sample_people=0"]
     started: list[subprocess.Popen] = []
 
     def start(*more: str) -> tuple[subprocess.Popen, Path]:
         log = tmp_path / f"log-{len(started)}.txt"
-        environment = os.environ | {"PREFECT_HOME": str(tmp_path / "prefect"), "PYTHONPATH": str(PROJECT)}
+        environment = os.environ | {
+            "PREFECT_HOME": str(tmp_path / "prefect"),
+            "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "600",
+            "PYTHONPATH": str(PROJECT),
+        }
         with log.open("w") as out:
             process = subprocess.Popen(
                 [sys.executable, "-m", "flows.cli", *words, *more],

@@ -1,5 +1,7 @@
 """Generators whose verdict is known beforehand, judged on drawn people with the real detector."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -46,6 +48,22 @@ def test_a_keeper_of_identity_is_near_the_ceiling_and_no_copier(verdict_of):
     assert copying.other_photos == pytest.approx(copying.very_photo, abs=0.08)
     assert copying.pose_change == pytest.approx(copying.pose_change_real, rel=0.6)
     assert copying.expression_change > 0.02
+
+
+def test_a_decoder_that_loses_nothing_is_at_the_top_and_one_that_loses_all_is_at_zero(
+    config, photos, finder, colour_judge, planted, tmp_path
+):
+    evidence = gather(config, photos, planted("copier"), tmp_path)
+    kept = [photo.target_uint8 for photo in evidence.references]
+    lost = [np.zeros_like(picture) for picture in kept]
+    seen = [
+        judge(config, replace(evidence, through_vae=pictures), finder, [colour_judge]).tables[0]
+        for pictures in (kept, lost, [])
+    ]
+    means = [identity_figures(table).through_vae for table in seen]
+    assert means[0] == pytest.approx(1, abs=0.05)
+    assert means[1] == 0
+    assert means[2] is None
 
 
 def test_strangers_are_at_the_floor(verdict_of):

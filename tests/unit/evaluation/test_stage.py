@@ -54,6 +54,10 @@ def test_every_reference_gets_its_pictures_and_all_are_counted(evaluated):
     assert len(list(folder.glob("pictures-*/people/*.png"))) == 6
     assert len(list(folder.glob("pictures-*/base/*.png"))) == 3
     assert report.colour is not None
+    through = facts["judges"]["colour"]["rows"]["all"]["through_vae"]
+    assert through["people"] == 3
+    assert -1 <= through["mean"] <= 1
+    assert report.colour.through_vae == through["mean"]
     assert 0 <= report.identity.no_face_rate <= 1
 
 
