@@ -28,11 +28,14 @@ def parse(arguments: list[str] | None = None) -> tuple[PretrainConfig, Path, Pat
     )
     parser.add_argument("--hours", type=float, help="total time of training, shared as by default")
     parser.add_argument("--scale", type=float, default=1.0, help="scale budgets and people, for a first look")
+    parser.add_argument("--go-on", action="store_true", help="begin the UNet with the weights in --out")
     parser.add_argument("--threads", type=int, help="threads of torch, processes of drawing")
     given = parser.parse_args(arguments)
     values = load_yaml(given.config) if given.config else {}
     if given.parts:
         values["parts"] = tuple(given.parts.split(","))
+    if given.go_on:
+        values["go_on"] = True
     if given.threads:
         values["threads"] = given.threads
     config = PretrainConfig.parse(values, source=str(given.config or "command line"))

@@ -21,8 +21,9 @@ class Budget(StrictConfig):
             arithmetic.
         batch: Pictures a step.
         learning_rate: Peak, after `warmup` steps; falls as a cosine to 2% of it.
-        weight_decay: Of AdamW.
+        weight_decay: Of matrices and kernels.
         warmup: Steps of linear rise.
+        bfloat16: Forward passes in bfloat16 where the processor has units for it.
         average: Decay of the moving average of weights that is written out; 0 writes the weights themselves.
     """
 
@@ -33,6 +34,7 @@ class Budget(StrictConfig):
     weight_decay: float = Field(default=0.01, ge=0, le=1)
     warmup: int = Field(default=50, ge=0)
     average: float = Field(default=0.0, ge=0, lt=1)
+    bfloat16: bool = False
 
 
 class PretrainConfig(StrictConfig):
@@ -45,6 +47,8 @@ class PretrainConfig(StrictConfig):
         heldout_people: People drawn for the figures of the model card, seeds from 2,000,000.
         heldout_views: Pictures of each; the first is the reference of retrieval.
         picture_size: Side at which people are drawn, in pixels; the base's own size is cut from it.
+        go_on: The UNet begins with the weights that the base folder has, not with random ones; for a base whose
+            checkpoints are gone.
         threads: Threads of torch and processes of drawing.
         save_every: Steps between checkpoints.
         sample_steps: Denoising steps of the pictures that are looked at and measured.
@@ -52,22 +56,23 @@ class PretrainConfig(StrictConfig):
 
     architecture: BaseArchitecture = BaseArchitecture()
     parts: tuple[Part, ...] = PARTS
-    train_people: int = Field(default=2_500, ge=4, le=500_000)
-    train_views: int = Field(default=8, ge=2, le=100)
+    train_people: int = Field(default=4_000, ge=4, le=500_000)
+    train_views: int = Field(default=6, ge=2, le=100)
     heldout_people: int = Field(default=200, ge=4, le=100_000)
     heldout_views: int = Field(default=3, ge=2, le=100)
     picture_size: int = Field(default=128, ge=64, le=512)
     seed: int = Field(default=0, ge=0)
+    go_on: bool = False
     threads: int = Field(default=1, ge=1, le=256)
     save_every: int = Field(default=100, ge=1)
     sample_steps: int = Field(default=20, ge=1, le=1000)
-    identity: Budget = Budget(minutes=10, batch=64, learning_rate=3e-3, weight_decay=5e-2)
+    identity: Budget = Budget(minutes=20, batch=64, learning_rate=3e-3, weight_decay=5e-2, bfloat16=True)
     vae: Budget = Budget(minutes=20, batch=8, learning_rate=2e-3, weight_decay=0.0, average=0.995)
     clip: Budget = Budget(minutes=12, batch=96, learning_rate=1e-3, weight_decay=5e-2)
-    vision: Budget = Budget(minutes=15, batch=64, learning_rate=1e-3, weight_decay=2e-2)
-    unet: Budget = Budget(minutes=80, batch=32, learning_rate=1e-3, average=0.998)
+    vision: Budget = Budget(minutes=30, batch=64, learning_rate=1e-3, weight_decay=2e-2, bfloat16=True)
+    unet: Budget = Budget(minutes=80, batch=32, learning_rate=2e-3, average=0.998, bfloat16=True)
     attributes: Budget = Budget(minutes=3, batch=64, learning_rate=3e-3)
-    judge: Budget = Budget(minutes=8, batch=64, learning_rate=3e-3, weight_decay=5e-2)
+    judge: Budget = Budget(minutes=15, batch=64, learning_rate=3e-3, weight_decay=5e-2, bfloat16=True)
 
     @field_validator("parts", mode="after")
     @classmethod

@@ -21,8 +21,11 @@ from torch import nn
 
 from components.core import Progress, atomic_path, derive_seed
 from components.portraits.pretrain.config import Budget
+from components.portraits.pretrain.muon import Muon, has_bfloat16, parameter_groups
 
 logger = logging.getLogger(__name__)
+EMBEDDINGS = ("embedding", "centres")
+"""Names of matrices whose rows are looked up or compared one by one: words, places, known people."""
 LossFunction = Callable[[np.random.Generator, float], dict[str, torch.Tensor]]
 """(random generator of this step, fraction of training done) -> named losses; "loss" is the one to lower."""
 
@@ -80,7 +83,8 @@ def fit(task: Task, budget: Budget, folder: Path, seed: int, save_every: int = 1
     Returns:
         The modules, with averaged weights if the budget asks for an average, in eval mode.
     """
-    optimizer = torch.optim.AdamW(_groups(task.modules, budget), lr=budget.learning_rate, betas=(0.9, 0.98))
+    groups = parameter_groups(task.modules, budget.weight_decay, EMBEDDINGS)
+    optimizer = Muon(groups, lr=budget.learning_rate)
     average = _Average(task.modules, budget.average)
     clock, path = _Clock(budget), folder / f"{task.name}.safetensors"
     _restore(path, task.modules, average, optimizer, clock)
@@ -88,7 +92,7 @@ def fit(task: Task, budget: Budget, folder: Path, seed: int, save_every: int = 1
     with Progress(task.name, 1000, "permille") as progress:
         while clock.fraction < 1:
             started = time.monotonic()
-            losses = _step(task, optimizer, clock, seed)
+            losses = _step(task, optimizer, clock, seed, budget.bfloat16)
             average.update()
             clock.step += 1
             clock.seconds += time.monotonic() - started
@@ -105,12 +109,15 @@ def fit(task: Task, budget: Budget, folder: Path, seed: int, save_every: int = 1
     return task.modules.eval()
 
 
-def _step(task: Task, optimizer: torch.optim.Optimizer, clock: _Clock, seed: int) -> dict[str, float]:
+def _step(
+    task: Task, optimizer: torch.optim.Optimizer, clock: _Clock, seed: int, mixed: bool
+) -> dict[str, float]:
     step_seed = derive_seed(seed, task.name, clock.step)
     torch.manual_seed(step_seed)
     for group in optimizer.param_groups:
         group["lr"] = clock.learning_rate
-    losses = task.loss(np.random.default_rng(step_seed), clock.fraction)
+    with torch.autocast("cpu", torch.bfloat16, enabled=mixed and has_bfloat16()):
+        losses = task.loss(np.random.default_rng(step_seed), clock.fraction)
     optimizer.zero_grad(set_to_none=True)
     losses["loss"].backward()
     torch.nn.utils.clip_grad_norm_(task.modules.parameters(), 1.0)
@@ -119,15 +126,6 @@ def _step(task: Task, optimizer: torch.optim.Optimizer, clock: _Clock, seed: int
     if not math.isfinite(values["loss"]):
         raise FloatingPointError(f"{task.name}: loss is {values['loss']} at step {clock.step}")
     return values
-
-
-def _groups(modules: nn.ModuleDict, budget: Budget) -> list[dict]:
-    """Weight decay falls on matrices and kernels alone, not on gains, biases and embeddings of position."""
-    trained = [parameter for parameter in modules.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": budget.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
 
 
 class _Average:

@@ -33,11 +33,12 @@ class ArcFace(nn.Module):
         self.centres = nn.Parameter(torch.randn(classes, width) * 0.05)
 
     def forward(self, embeddings_BD: torch.Tensor, people_B: torch.Tensor, margin: float) -> torch.Tensor:
-        """Cross-entropy, a scalar; `margin` in radians."""
-        cosines = F.normalize(embeddings_BD) @ F.normalize(self.centres).T
-        right = F.one_hot(people_B, len(self.centres)).bool()
-        angles = torch.acos(cosines.clamp(-1 + 1e-6, 1 - 1e-6))
-        return F.cross_entropy(SCALE * torch.where(right, torch.cos(angles + margin), cosines), people_B)
+        """Cross-entropy, a scalar, in float32 whatever the net computes in; `margin` in radians."""
+        with torch.autocast("cpu", enabled=False):
+            cosines = F.normalize(embeddings_BD.float()) @ F.normalize(self.centres).T
+            right = F.one_hot(people_B, len(self.centres)).bool()
+            angles = torch.acos(cosines.clamp(-1 + 1e-6, 1 - 1e-6))
+            return F.cross_entropy(SCALE * torch.where(right, torch.cos(angles + margin), cosines), people_B)
 
 
 def train_identity(shop: Workshop, name: Literal["identity", "judge"]) -> IdentityFigures:

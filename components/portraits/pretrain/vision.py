@@ -57,11 +57,11 @@ def train_vision(shop: Workshop) -> dict[str, float]:
         tokens = image_tokens(vision, pictures, keep=0.5 if done < DENSE_FROM else 1.0)
         features = vision.vision_model.post_layernorm(tokens[:, 0])
         faces = torch.from_numpy(wanted[picked])
-        pooled = 1 - F.cosine_similarity(head["pooled"](features), faces).mean()
-        patches = 1 - F.cosine_similarity(head["patches"](tokens[:, 1:].mean(1)), faces).mean()
+        pooled = 1 - F.cosine_similarity(head["pooled"](features).float(), faces).mean()
+        patches = 1 - F.cosine_similarity(head["patches"](tokens[:, 1:].mean(1)).float(), faces).mean()
         with torch.no_grad():
             said = F.normalize(text(**tokenize(tokenizer, sentences)).pooler_output)
-        logits = head["temperature"](F.normalize(vision.visual_projection(features[:told])) @ said.T)
+        logits = head["temperature"](F.normalize(vision.visual_projection(features[:told]).float()) @ said.T)
         target = torch.arange(told)
         captions = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
         total = pooled + 0.5 * patches + CAPTIONS_WEIGHT * captions

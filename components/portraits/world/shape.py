@@ -17,7 +17,7 @@ from components.portraits.world.view import View
 PICTURE_HALF = 1.42
 """Half the side of the picture, in head units."""
 PICTURE_CENTRE_V = 0.17
-SMILE_CURL = 0.085
+SMILE_CURL = 0.125
 """How far a full smile lifts the corners of the mouth."""
 DEPTH = 0.80
 TABLE_U, TABLE_V = 0.9, 1.15
@@ -71,9 +71,9 @@ class Expression:
         joy = max(view.smile, 0.0)
         return cls(
             level=identity.mouth_level + 0.022 * joy,
-            half_width=identity.mouth_width * (1 + 0.24 * joy),
+            half_width=identity.mouth_width * (1 + 0.34 * joy),
             curl=0.012 + SMILE_CURL * view.smile,
-            gap=0.036 * view.mouth_open,
+            gap=0.045 * view.mouth_open,
         )
 
     def middle(self, u: np.ndarray) -> np.ndarray:

@@ -48,7 +48,7 @@ def draw_view(seed: int, identity: Identity | None = None) -> View:
     """
     rng = np.random.default_rng([_NAMESPACE, 0 if identity is None else identity.seed + 1, seed])
     smiling = bool(rng.random() < 0.5)
-    opened = rng.random() < (0.6 if smiling else 0.12)
+    opened = rng.random() < (0.9 if smiling else 0.1)
     names = tuple(BACKGROUNDS)
     return View(
         seed=seed,
@@ -61,7 +61,7 @@ def draw_view(seed: int, identity: Identity | None = None) -> View:
         warmth=float(np.clip(rng.normal(0, 0.035), -0.08, 0.08)),
         exposure=float(rng.uniform(0.92, 1.08)),
         smile=float(rng.uniform(0.75, 1.0) if smiling else np.clip(rng.normal(0.02, 0.05), -0.1, 0.12)),
-        mouth_open=float(rng.uniform(0.35, 0.9)) if opened else 0.0,
+        mouth_open=float(rng.uniform(0.45, 1.0)) if opened else 0.0,
         blink=float(rng.uniform(0, 0.55)) if rng.random() < 0.15 else float(rng.uniform(0, 0.1)),
         gaze=float(np.clip(rng.normal(0, 0.3), -0.8, 0.8)),
         background=names[int(rng.integers(len(names)))],

@@ -147,7 +147,8 @@ class _Killed(Exception):
 
 def _line_task(kill_at: int | None = None) -> Task:
     torch.manual_seed(0)
-    net, steps = nn.Linear(4, 1), iter(range(10_000))
+    net = nn.Sequential(nn.Linear(4, 16), nn.Linear(16, 16), nn.Linear(16, 1))  # Muon's and AdamW's
+    steps = iter(range(10_000))
 
     def loss(rng: np.random.Generator, done: float) -> dict[str, torch.Tensor]:
         if next(steps) == kill_at:
