@@ -17,12 +17,15 @@ large: it knows drawn people on plain backgrounds and the words of their caption
 
 - Made by `make base-model` (`python -m components.portraits.pretrain`), {megabytes:.1f} MB in float16 (face
   nets float32).
-- Licence: Apache-2.0, as the code; the training pictures are CC0-1.0.
+{history}- Licence: Apache-2.0, as the code; the training pictures are CC0-1.0.
 - Every figure is measured by `components/portraits/pretrain/measure.py` on people that no part was trained
   on, and stands in `figures.json` too. "goal" is what the project asks of a finished base.
 
 | part | figure | measured | goal |
 |---|---|---|---|
+"""
+_HISTORY = """- It goes on from the base before it: the UNet began with that one's weights, and parts that were not trained
+  again (`figures.json` tells them by unchanged figures) learned from that one's people.
 """
 _Row = tuple[str, str, str, Callable[[float], str], str]
 
@@ -84,6 +87,7 @@ def write_card(base: Path, config: PretrainConfig) -> Path:
         latent_channels=sizes.vae.latent_channels,
         people=config.train_people,
         views=config.train_views,
+        history=_HISTORY if config.go_on else "",
         megabytes=sum(path.stat().st_size for path in base.rglob("*") if path.is_file()) / 1e6,
     )
     for part, title, key, form, goal in _ROWS:
