@@ -47,8 +47,8 @@ class PretrainConfig(StrictConfig):
         heldout_people: People drawn for the figures of the model card, seeds from 2,000,000.
         heldout_views: Pictures of each; the first is the reference of retrieval.
         picture_size: Side at which people are drawn, in pixels; the base's own size is cut from it.
-        go_on: The UNet begins with the weights that the base folder has, not with random ones; for a base whose
-            checkpoints are gone.
+        go_on: The UNet begins with the weights that the base folder has, not with random ones; for a base
+            whose checkpoints are gone.
         threads: Threads of torch and processes of drawing.
         save_every: Steps between checkpoints.
         sample_steps: Denoising steps of the pictures that are looked at and measured.

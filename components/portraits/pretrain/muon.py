@@ -3,7 +3,8 @@
 Muon's update is the momentum with all its singular values set near one (five Newton-Schulz steps), scaled to
 the size of an AdamW update, so that both share one learning rate and one weight decay. On the UNet of this
 world it needs 0.6 of AdamW's steps; torch's own Muon takes matrices alone, no kernels.
-Source: Jordan et al. 2024, "Muon"; scale by size: Liu et al. 2025, "Muon is Scalable for LLM Training", Eq. 4.
+Source: Jordan et al. 2024, "Muon"; scale by size: Liu et al. 2025, "Muon is Scalable for LLM Training",
+Eq. 4.
 """
 
 from collections.abc import Callable, Iterable
@@ -36,13 +37,13 @@ def orthogonalized(matrix: torch.Tensor, steps: int = 5) -> torch.Tensor:
 
 
 def has_bfloat16() -> bool:
-    """Whether this processor computes in bfloat16 by itself; elsewhere that type is far slower than float32."""
+    """Whether this processor computes in bfloat16; elsewhere that type is far slower than float32."""
     found = torch.cpu.get_capabilities()
     return bool(found.get("avx512_bf16") or found.get("amx_bf16"))
 
 
 class Muon(torch.optim.Optimizer):
-    """Each parameter group says `muon: True` (kernels are read as (out, the rest) matrices) or False (AdamW)."""
+    """Each group says `muon: True` (kernels are read as (out, the rest) matrices) or False (AdamW)."""
 
     def __init__(self, groups: Iterable[dict[str, Any]], lr: float) -> None:
         super().__init__(groups, {"lr": lr, "weight_decay": 0.0, "muon": False})
