@@ -24,8 +24,8 @@ large: it knows drawn people on plain backgrounds and the words of their caption
 | part | figure | measured | goal |
 |---|---|---|---|
 """
-_HISTORY = """- It goes on from the base before it: the UNet began with that one's weights, and parts that were not
-  trained again (`figures.json` tells them by unchanged figures) learned from that one's people.
+_HISTORY = """- It goes on from the base before it: the UNet began with that one's weights, and parts
+  that were not trained again (`figures.json` tells them by unchanged figures) learned from its people.
 """
 _Row = tuple[str, str, str, Callable[[float], str], str]
 
