@@ -17,7 +17,14 @@ from components.core.artifacts import (
 from components.core.config import StrictConfig, deep_merge, dump_yaml, fingerprint, load_yaml
 from components.core.progress import Progress, track
 from components.core.ray_session import ray_session
-from components.core.runtime import derive_seed, pick_device, pick_dtype, seed_everything, setup_logging
+from components.core.runtime import (
+    derive_seed,
+    peak_memory,
+    pick_device,
+    pick_dtype,
+    seed_everything,
+    setup_logging,
+)
 from components.core.settings import RuntimeConfig, TrackingConfig
 from components.core.storage import (
     atomic_path,
@@ -52,6 +59,7 @@ __all__ = [
     "fingerprint",
     "inside",
     "load_yaml",
+    "peak_memory",
     "pick_device",
     "pick_dtype",
     "ray_session",

@@ -43,6 +43,21 @@ def pick_dtype(device: "torch.device", name: str = "auto") -> "torch.dtype":
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
 
 
+def peak_memory() -> tuple[str, float]:
+    """Returns where this process computes, and the most memory that it took there, in GB (10^9 bytes).
+
+    On a GPU what torch allocated, on a CPU the resident memory of the process, Python and weights included.
+    """
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 1e9
+    unit = 1 if sys.platform == "darwin" else 1024
+    return "cpu", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+
 def seed_everything(seed: int) -> None:
     """Seeds Python, NumPy and torch (all devices)."""
     import torch

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from components.core import Progress, derive_seed, write_text_atomic
+from components.core import Progress, derive_seed, peak_memory, write_text_atomic
 from components.evaluation.config import EvaluationConfig
 from components.evaluation.data import Photo
 from components.inference import Dials, save_png
@@ -188,22 +188,6 @@ def add_cost(file: Path, pictures: int, seconds: float, *, warm: bool) -> None:
 def read_cost(file: Path) -> dict[str, Any] | None:
     """Returns the account, None where none was kept."""
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-
-
-def peak_memory() -> tuple[str, float]:
-    """Returns where pictures are made, and the most memory that this process took there, in GB.
-
-    On a GPU what torch allocated, on a CPU the resident memory of the process, Python and weights included.
-    """
-    import resource
-    import sys
-
-    import torch
-
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.get_device_name(), torch.cuda.max_memory_allocated() / 1e9
-    unit = 1 if sys.platform == "darwin" else 1024
-    return "cpu", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
 
 def load_pictures(shots: Sequence[Shot]) -> list[NDArray[np.uint8]]:

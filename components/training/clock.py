@@ -1,11 +1,10 @@
 """How fast a run goes and what it takes: throughput, wait for data, memory and cost, row by row."""
 
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import torch
+from components.core import peak_memory
 
 
 class Clock:
@@ -53,16 +52,9 @@ class Clock:
             "samples_per_second": self.steps * self._batch_size / seconds,
             "step_seconds": seconds / max(1, self.steps),
             "data_wait_share": self._waited / seconds,
-            "memory_gb": memory_gb(),
+            "memory_gb": peak_memory()[1],
         }
         if self._price is not None:
             figures["cost"] = self._price * self.seconds / 3600
         self._reset()
         return figures
-
-
-def memory_gb() -> float:
-    """Returns the most memory this worker has held: of its GPU if it has one, else of the process; in GiB."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

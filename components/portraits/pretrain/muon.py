@@ -89,7 +89,9 @@ def parameter_groups(modules: nn.Module, weight_decay: float, apart: tuple[str, 
         weight_decay: Of everything but gains and biases.
         apart: Parts of names whose matrices go to AdamW too: embeddings, whose rows are looked up one by one.
     """
-    muon, adam, plain = [], [], []
+    muon: list[nn.Parameter] = []
+    adam: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for name, parameter in modules.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -98,7 +100,7 @@ def parameter_groups(modules: nn.Module, weight_decay: float, apart: tuple[str, 
             continue
         small = min(parameter.flatten(1).shape) < SMALLEST
         (adam if small or any(part in name for part in apart) else muon).append(parameter)
-    groups = [
+    groups: list[dict[str, Any]] = [
         {"params": muon, "weight_decay": weight_decay, "muon": True},
         {"params": adam, "weight_decay": weight_decay},
         {"params": plain},
