@@ -60,6 +60,7 @@ class Muon(torch.optim.Optimizer):
                 parameter.add_(update, alpha=-group["lr"])
 
     def _muon(self, parameter: nn.Parameter) -> torch.Tensor:
+        assert parameter.grad is not None
         state = self.state[parameter]
         momentum = state.setdefault("momentum", torch.zeros_like(parameter))
         momentum.lerp_(parameter.grad, 1 - MOMENTUM)
@@ -67,6 +68,7 @@ class Muon(torch.optim.Optimizer):
         return (orthogonalized(ahead) * (RMS_OF_ADAMW * max(ahead.shape) ** 0.5)).view_as(parameter)
 
     def _adam(self, parameter: nn.Parameter) -> torch.Tensor:
+        assert parameter.grad is not None
         state = self.state[parameter]
         if not state:
             state |= {
