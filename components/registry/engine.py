@@ -16,7 +16,7 @@ from components.registry.package import Package
 from components.registry.request import Request
 
 if TYPE_CHECKING:
-    from components.inference import CardStore, Dials, IdentityCard, Personalizer
+    from components.inference import Blocked, CardStore, Dials, IdentityCard, Personalizer
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class PersonalizerEngine:
         begin = time.perf_counter()
         each = [(one, seed) for one in ready for seed in one.job.request.seeds]
         images = iter(
-            self._personalizer.generate(
+            self._personalizer.generate_each(
                 [one.card for one, _ in each],
                 [one.job.request.prompt for one, _ in each],
                 [seed for _, seed in each],
@@ -148,10 +148,16 @@ class PersonalizerEngine:
         )
         pictures = [[next(images) for _ in one.job.request.seeds] for one in ready]
         seconds = time.perf_counter() - begin
-        return [
-            Drawn(drawn, None, {"person": one.seconds, "drawing": seconds})
-            for one, drawn in zip(ready, pictures, strict=True)
-        ]
+        return [self._drawn(one, drawn, seconds) for one, drawn in zip(ready, pictures, strict=True)]
+
+    @staticmethod
+    def _drawn(one: _Ready, pictures: "list[Image.Image | Blocked]", seconds: float) -> Result:
+        from components.inference import Blocked, BlockedError
+
+        if blocked := [picture.seed for picture in pictures if isinstance(picture, Blocked)]:
+            return BlockedError(blocked)
+        shown = [picture for picture in pictures if not isinstance(picture, Blocked)]
+        return Drawn(shown, None, {"person": one.seconds, "drawing": seconds})
 
     def _finish(self, job: Job, result: Result) -> Result:
         """Adds what comes after drawing: the similarity, and the use of a card in the audit log."""

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from components.inference import CardStore, Consent, IdentityCard
+from components.inference import Blocked, BlockedError, CardStore, Consent, IdentityCard
 from components.registry import Drawn, Job, PersonalizerEngine, Request
 
 CONSENT = {"person": "anna", "purpose": "a test", "given": "2026-01-01"}
@@ -35,12 +35,15 @@ class FakePersonalizer:
     def start_image(self, photo):
         return Image.fromarray(photo)
 
-    def generate(self, cards, prompts, seeds, dials, negatives, starts, batch_size):
+    def generate_each(self, cards, prompts, seeds, dials, negatives, starts, batch_size):
         self.calls.append(list(prompts))
         self.last = SimpleNamespace(cards=cards, seeds=seeds, dials=dials, starts=starts)
         if any("bug" in prompt for prompt in prompts):
             raise RuntimeError("a fault of ours")
-        return [Image.new("RGB", (4, 4), (seed % 256, 0, 0)) for seed in seeds]
+        return [
+            Blocked(seed) if "nude" in prompt else Image.new("RGB", (4, 4), (seed % 256, 0, 0))
+            for prompt, seed in zip(prompts, seeds, strict=True)
+        ]
 
     def similarity(self, photo, pictures):
         return [0.5] * len(pictures)
@@ -72,6 +75,14 @@ def test_the_callers_fault_is_seen_before_anything_is_drawn(tool):
         "the prompt is 9 tokens too long",
         "no face found in the photo",
     ]
+
+
+def test_a_blocked_picture_ends_its_own_job_and_nobody_is_drawn_again(tool):
+    results = PersonalizerEngine(tool, {})([job("a"), job("nude", seed=7, pictures=2), job("c")])
+    assert tool.calls == [["a", "nude", "nude", "c"]]
+    assert [type(one) for one in results] == [Drawn, BlockedError, Drawn]
+    assert results[1].seeds == (7, 8)
+    assert results[1].reason == "blocked"
 
 
 def test_a_fault_of_ours_fails_its_own_job_alone(tool):
