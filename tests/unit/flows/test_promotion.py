@@ -39,8 +39,8 @@ def finished_run(root: Path, name: str, generated: float, no_face_rate: float = 
 
 
 def light_publish(store, package, checkpoint, tags):
-    """Makes a version of the package without logging a pyfunc."""
-    place = package.parents[1] / f"kept-{checkpoint.run_name}"
+    """Makes a version of the package, kept in the run's folder, without logging a pyfunc."""
+    place = Path(checkpoint.folder) / "kept"
     shutil.copytree(package, place)
     if not store.versions():
         store.client.create_registered_model(store.name)
