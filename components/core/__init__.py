@@ -29,6 +29,7 @@ from components.core.settings import RuntimeConfig, TrackingConfig
 from components.core.storage import (
     atomic_path,
     inside,
+    remove_halves,
     sha256_file,
     sha256_folder,
     write_bytes_atomic,
@@ -63,6 +64,7 @@ __all__ = [
     "pick_device",
     "pick_dtype",
     "ray_session",
+    "remove_halves",
     "seed_everything",
     "setup_logging",
     "sha256_file",

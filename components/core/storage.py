@@ -20,6 +20,15 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def remove_halves(folder: Path) -> None:
+    """Removes what killed processes left below the folder of files that they were writing with `atomic_path`.
+
+    Only for who works alone in the folder: a file that another one is writing looks the same.
+    """
+    for half in folder.rglob(".*.tmp"):
+        half.unlink(missing_ok=True)
+
+
 def write_bytes_atomic(path: Path, data: bytes) -> None:
     """Writes the file so that a reader, or a crash, never sees half of it."""
     with atomic_path(path) as temporary:

@@ -18,6 +18,7 @@ from components.core import (
     Progress,
     RuntimeConfig,
     ray_session,
+    remove_halves,
     sha256_file,
     write_bytes_atomic,
 )
@@ -71,7 +72,8 @@ def personalize_batch(
         store.sweep()
     ledger = Ledger(folder)
     with ledger.alone():
-        _remove_halves(folder)
+        for part in (PICTURES, THUMBNAILS):
+            remove_halves(folder / part)
         identity = {"adapter": sha256_file(adapter), "face": face.model_dump(mode="json")}
         lines = read_requests(requests, config, identity, store)
         settings = {
@@ -165,13 +167,6 @@ def _tell(store: CardStore | None, line: ReadLine, row: LedgerRow) -> None:
     """Writes the use of a kept card into the audit log."""
     if store is not None and row.status == "done" and line.request is not None and line.request.card:
         store.audit.add("used", line.person, line.request.card, "batch", len(row.files))
-
-
-def _remove_halves(folder: Path) -> None:
-    """Removes what a killed run left of files that it was writing."""
-    for part in (PICTURES, THUMBNAILS):
-        for half in (folder / part).rglob(".*.tmp"):
-            half.unlink(missing_ok=True)
 
 
 def full_slices(lines: list[ReadLine], pending: list[int], size: int) -> list[list[int]]:

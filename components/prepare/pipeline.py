@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.core import Progress, RuntimeConfig, ShardManifest
+from components.core import Progress, RuntimeConfig, ShardManifest, remove_halves
 from components.face import FaceConfig
 from components.prepare.config import PrepareConfig
 from components.prepare.doubles import Doubles
@@ -80,6 +80,7 @@ def prepare_with(
 ) -> ShardManifest:
     """Does the same as `prepare` with another engine; `dtype` is that of CLIP and VAE."""
     started = time.monotonic()
+    remove_halves(folder)
     library = Library(config, source_folder)
     spec = resolve(config, face, model, dtype)
     with Catalogue(folder / CATALOGUE) as catalogue:

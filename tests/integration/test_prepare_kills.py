@@ -60,13 +60,15 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place
 
 
+PROCESSES = multiprocessing.get_context("forkserver")  # forked from a process that has no Ray threads to lose
+
+
 @pytest.fixture
 def start(place: Path) -> Start:
-    """Starts a run in a process of its own, forked: libraries are imported once, models by each run."""
+    """Starts a run in a process of its own, models loaded by each run."""
 
     def start(out: Path, *, with_ray: bool = False) -> BaseProcess:
-        context = multiprocessing.get_context("fork")
-        process = context.Process(target=run, args=(place, out), kwargs={"with_ray": with_ray})
+        process = PROCESSES.Process(target=run, args=(place, out), kwargs={"with_ray": with_ray})
         process.start()
         return process
 
@@ -75,9 +77,7 @@ def start(place: Path) -> Start:
 
 @pytest.fixture(scope="module")
 def undisturbed(place: Path) -> ShardManifest:
-    process = multiprocessing.get_context("fork").Process(
-        target=run, args=(place, place / "undisturbed"), kwargs={"with_ray": False}
-    )
+    process = PROCESSES.Process(target=run, args=(place, place / "undisturbed"), kwargs={"with_ray": False})
     process.start()
     process.join()
     manifest = open_manifest(place / "undisturbed")

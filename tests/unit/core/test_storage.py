@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from components.core import atomic_path, inside, sha256_file, sha256_folder, write_text_atomic
+from components.core import atomic_path, inside, remove_halves, sha256_file, sha256_folder, write_text_atomic
 
 
 def fail_halfway(file: Path) -> None:
@@ -19,6 +19,17 @@ def test_a_failed_write_leaves_the_old_file_and_no_debris(tmp_path: Path):
         fail_halfway(file)
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert file.read_text() == "old"
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path: Path):
+    names = ["a.tar", "b.tmp", ".hidden"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"")
+    writer = atomic_path(tmp_path / "c.tar")
+    writer.__enter__().write_bytes(b"half")
+    assert len(list(tmp_path.iterdir())) == 4
+    remove_halves(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
 def test_sha256_of_a_file(tmp_path: Path):
