@@ -1,10 +1,10 @@
 """Moves of the champion by hand: look at the gate, promote a run, go back, and read who did what."""
 
-from components.core import Checkpoint, EvaluationReport, Promotion, ShardManifest
-from components.registry import Entry, Store, promote, read_entries, roll_back
+from components.core import Promotion
+from components.registry import Entry, Store, read_entries, roll_back
 from flows.config import PipelineConfig, anchored, reopen_run, resolve
 from flows.environment import PROJECT
-from flows.stage_work import read_record
+from flows.stage_work import promote_model
 
 
 def promote_run(name: str, root: str, *, dry_run: bool = False, by_hand: str | None = None) -> Promotion:
@@ -21,19 +21,7 @@ def promote_run(name: str, root: str, *, dry_run: bool = False, by_hand: str | N
     """
     config = reopen_run(name, root)
     records = PROJECT / config.folder / "records"
-    settings = anchored(config)
-    promotion = promote(
-        config=settings.registry,
-        model=settings.model,
-        face=settings.face,
-        runtime=settings.runtime,
-        tracking=settings.tracking,
-        report=read_record(EvaluationReport, records),
-        checkpoint=read_record(Checkpoint, records),
-        manifest=read_record(ShardManifest, records),
-        dry_run=dry_run,
-        by_hand=by_hand,
-    )
+    promotion = promote_model(anchored(config), records.parent, records, dry_run=dry_run, by_hand=by_hand)
     if not dry_run:
         promotion.save(records / "promote.json")
     return promotion

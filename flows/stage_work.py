@@ -65,7 +65,14 @@ def evaluate_adapter(config: PipelineConfig, folder: Path, records: Path) -> Rec
     )
 
 
-def promote_model(config: PipelineConfig, folder: Path, records: Path) -> Record:
+def promote_model(
+    config: PipelineConfig,
+    folder: Path,
+    records: Path,
+    *,
+    dry_run: bool = False,
+    by_hand: str | None = None,
+) -> Promotion:
     """Lets the gate decide and registers the model."""
     from components.registry import promote
 
@@ -78,6 +85,8 @@ def promote_model(config: PipelineConfig, folder: Path, records: Path) -> Record
         report=read_record(EvaluationReport, records),
         checkpoint=read_record(Checkpoint, records),
         manifest=read_record(ShardManifest, records),
+        dry_run=dry_run,
+        by_hand=by_hand,
     )
 
 

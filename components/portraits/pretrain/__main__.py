@@ -1,4 +1,4 @@
-"""The command: `python -m components.portraits.pretrain --out DIR [--work DIR] [--minutes PART=N] ...`."""
+"""The command: `python -m components.portraits.pretrain [--out DIR] [--work DIR] [--minutes PART=N] ...`."""
 
 import argparse
 from pathlib import Path
@@ -18,7 +18,9 @@ def parse(arguments: list[str] | None = None) -> tuple[PretrainConfig, Path, Pat
         The config, the work folder and the output folder.
     """
     parser = argparse.ArgumentParser(prog="python -m components.portraits.pretrain", description=__doc__)
-    parser.add_argument("--out", type=Path, required=True, help="base folder to write")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs/base-model/base"), help="base folder to write (%(default)s)"
+    )
     parser.add_argument("--work", type=Path, default=Path("runs/base-model"), help="caches and checkpoints")
     parser.add_argument("--config", type=Path, help="YAML of settings; the options below win over it")
     parser.add_argument("--parts", help=f"comma-separated, of {','.join(PARTS)}")

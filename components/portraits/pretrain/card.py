@@ -10,7 +10,7 @@ from components.portraits.pretrain.config import PretrainConfig
 _HEAD = """# The portrait world's base model
 
 A tiny Stable Diffusion ({size} px, {latent_channels} x {latent} x {latent} latents) with a CLIP pair, two
-face recognition nets and an attribute classifier, trained from nothing on {people:,} drawn people (x
+face recognition nets and an attribute classifier, trained on {people:,} drawn people (x
 {views} pictures) of `components/portraits/world`. Nobody in its data exists. It is a bench for PhotoVerse,
 not a picture maker for the world at
 large: it knows drawn people on plain backgrounds and the words of their captions.
