@@ -20,13 +20,14 @@ def batch_summary(record: Personalization) -> str:
     rows = ledger.rows()
     last = [row for row in rows if row.run == rows[-1].run] if rows else []
     new = record.done - record.skipped
+    blocked = f" ({record.blocked} of them blocked by the safety checker)" if record.blocked else ""
     lines = [
         f"**{record.requests} requests**: {new} done, {record.skipped} skipped (done before), "
-        f"{record.failed} failed. Model `{record.model_uri}`, ledger `{ledger.path}`.",
+        f"{record.failed} failed{blocked}. Model `{record.model_uri}`, ledger `{ledger.path}`.",
         "",
         " ".join(_shown(ledger.folder, row) for row in _with_thumbnails(ledger.folder, last)[:THUMBNAILS]),
     ]
-    failed = [row for row in last if row.status == "failed"]
+    failed = [row for row in last if row.status in ("failed", "blocked")]
     if failed:
         lines += ["", "| request | why it failed |", "|---|---|"]
         lines += [f"| {_cell(row.source, row.id)} | {_cell(row.error or '')} |" for row in failed[:REASONS]]

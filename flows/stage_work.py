@@ -20,7 +20,8 @@ def draw_portraits(config: PipelineConfig, folder: Path, records: Path) -> Recor
 
 
 def prepare_shards(config: PipelineConfig, folder: Path, records: Path) -> Record:
-    """Photos to shards."""
+    """Photos to shards; without people who were forgotten, even where their photos still lie."""
+    from components.inference import CardStore
     from components.prepare import prepare
 
     return prepare(
@@ -30,6 +31,7 @@ def prepare_shards(config: PipelineConfig, folder: Path, records: Path) -> Recor
         runtime=config.runtime,
         source_folder=photo_folder(config, records) if config.prepare.needs_folder else None,
         folder=folder,
+        without=CardStore(people_folder(config)).forgotten(),
     )
 
 

@@ -154,7 +154,7 @@ def execute(name: str, config: PipelineConfig, out: Path) -> Record:
     if (found := _finished(stage, out, identity)) and not stage.always:
         logger.info("%s: done before (%s), nothing to do", name, identity)
         return found
-    with _alone(folder):
+    with alone(folder):
         kept = folder / "record.json"
         found = _finished(stage, kept, identity) if stage.shared else None
         record = found or _work(name, config, folder, out.parent, identity)
@@ -248,7 +248,7 @@ def _paths_of(record: Record) -> Iterator[str]:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path) -> Iterator[None]:
     """Holds a lock beside the folder, so that two runs never make the same thing at once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f".{folder.name}.lock").open("w") as lock:

@@ -27,11 +27,11 @@ IDENTITY = Path(__file__).parents[1] / "components/portraits/base/face_pack/iden
 DIALS = {"num_inference_steps": 2, "guidance_scale": 2.0}
 
 
-def register_champion(folder: Path) -> tuple[TrackingConfig, Promotion]:
-    """Registers an untrained adapter that a lenient gate lets through."""
+def register_champion(folder: Path, model: ModelConfig | None = None) -> tuple[TrackingConfig, Promotion]:
+    """Registers an untrained adapter, on a tiny base or the given one, that a lenient gate lets through."""
     import torch
 
-    model = ModelConfig(base=str(tiny_base(folder / "base")), feature_layers=(1, 3))
+    model = model or ModelConfig(base=str(tiny_base(folder / "base")), feature_layers=(1, 3))
     torch.manual_seed(0)
     base = load_base(model)
     adapter = PhotoVerseAdapter.create(base.unet, base.text_encoder, base.image_encoder, model)

@@ -63,12 +63,32 @@ class PhotoFolder(Record):
 
 
 class ShardFile(StrictConfig):
-    """One tar of the shard set; `name` is relative to the manifest's folder."""
+    """One tar of the shard set; `name` is relative to the manifest's folder.
+
+    Attributes:
+        samples: How many the tar holds.
+        sha256: Of the tar.
+        gaps: Places, in the tar as it was first written, of samples that were forgotten since: readers pass
+            over them, so that all others keep their place in every order.
+        made_sha256: Of the tar as it was first written; empty if it is still that one.
+    """
 
     name: str
     split: Literal["train", "validation", "heldout"]
     samples: int = Field(ge=0)
     sha256: str
+    gaps: tuple[int, ...] = ()
+    made_sha256: str = ""
+
+    @property
+    def places(self) -> int:
+        """Samples of the tar as it was first written."""
+        return self.samples + len(self.gaps)
+
+    @property
+    def origin_sha256(self) -> str:
+        """Identity of the tar as it was first written: what was forgotten since makes it no other set."""
+        return self.made_sha256 or self.sha256
 
 
 class ShardManifest(Record):
@@ -185,5 +205,6 @@ class Personalization(Record):
     requests: int = Field(ge=0)
     done: int = Field(ge=0)
     failed: int = Field(ge=0)
+    blocked: int = Field(default=0, ge=0, description="of the failed ones: by the base's safety checker")
     skipped: int = Field(default=0, ge=0, description="already done by an earlier run, content unchanged")
     model_uri: str

@@ -21,12 +21,13 @@ class StrictConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     @classmethod
-    def parse(cls, values: Mapping[str, Any], *, source: str) -> Self:
+    def parse(cls, values: Mapping[str, Any], *, source: str, told: bool = True) -> Self:
         """Builds the config from plain values.
 
         Args:
             values: Nested mapping of setting names to values.
             source: What the values came from, for the error message (a file name, "flow parameters").
+            told: Whether the message repeats the values found; not where they are other people's.
 
         Raises:
             ValueError: One line per fault, each with the key, the value found and what is allowed.
@@ -34,14 +35,17 @@ class StrictConfig(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            raise ValueError(f"{source} is not a valid {cls.__name__}:\n{_fault_lines(error)}") from error
+            raise ValueError(f"{source} is not a valid {cls.__name__}:\n{_fault_lines(error, told)}") from (
+                error if told else None
+            )
 
 
-def _fault_lines(error: ValidationError) -> str:
+def _fault_lines(error: ValidationError, told: bool) -> str:
     lines = []
     for fault in error.errors(include_url=False):
-        key = ".".join(str(part) for part in fault["loc"]) or "(top level)"
-        lines.append(f"  {key}: {fault['msg']}; found {fault['input']!r:.200}")
+        key = ".".join(str(part)[:40] for part in fault["loc"]) or "(top level)"
+        found = f"; found {fault['input']!r:.200}" if told else ""
+        lines.append(f"  {key}: {fault['msg']}{found}")
     return "\n".join(lines)
 
 

@@ -11,16 +11,28 @@ from components.evaluation.config import AblationConfig, EvaluationConfig
 if TYPE_CHECKING:
     from components.evaluation.ablation import VARIANTS, Variant
     from components.evaluation.ablation_page import write_ablation
+    from components.evaluation.forget import forget_pictures, pictures_of
     from components.evaluation.stage import evaluate
 
 _HOME = {
     "VARIANTS": "ablation",
     "Variant": "ablation",
     "evaluate": "stage",
+    "forget_pictures": "forget",
+    "pictures_of": "forget",
     "write_ablation": "ablation_page",
 }
 
-__all__ = ["VARIANTS", "AblationConfig", "EvaluationConfig", "Variant", "evaluate", "write_ablation"]
+__all__ = [
+    "VARIANTS",
+    "AblationConfig",
+    "EvaluationConfig",
+    "Variant",
+    "evaluate",
+    "forget_pictures",
+    "pictures_of",
+    "write_ablation",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,7 @@
 """A batch of requests -> pictures and a ledger, by Ray Data actors. Nothing is lost, nothing is done twice.
 
-Each request ends exactly once a run: done, failed with a reason, or skipped because it was done before. A
+Each request ends exactly once a run: done, failed with a reason, blocked by the base's safety checker, or
+skipped because it was done before. A
 rerun, also after a kill, draws only what is missing, has changed or has failed; what was drawn for the same
 request, photo and model stays.
 """
@@ -9,9 +10,10 @@ import io
 import json
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from components.core import (
     Personalization,
@@ -28,6 +30,9 @@ from components.inference.ledger import Ledger, LedgerRow
 from components.inference.people import CardStore
 from components.inference.requests import ReadLine, read_requests
 from components.model import ModelConfig
+
+if TYPE_CHECKING:
+    from components.inference.worker import Fault
 
 logger = logging.getLogger(__name__)
 PICTURES, THUMBNAILS = "pictures", "thumbnails"
@@ -139,10 +144,10 @@ def _files(line: ReadLine) -> tuple[str, ...]:
     return tuple("/".join(filter(None, (PICTURES, line.source, file))) for file in line.request.files)
 
 
-def _finish(line: ReadLine, result: list[bytes] | str, folder: Path, thumbnail_px: int) -> LedgerRow:
+def _finish(line: ReadLine, result: "list[bytes] | Fault", folder: Path, thumbnail_px: int) -> LedgerRow:
     """Writes the pictures of a request, and returns its row."""
-    if isinstance(result, str):
-        return _row(line, status="failed", error=result)
+    if not isinstance(result, list):
+        return _row(line, status=result.status, error=result.words)
     files, thumbnail = _files(line), ""
     for file, png in zip(files, result, strict=True):
         write_bytes_atomic(folder / file, png)
@@ -201,20 +206,22 @@ def _draw(
     runtime: RuntimeConfig,
     adapter: Path,
     settings: dict[str, Any],
-) -> Iterator[tuple[int, list[bytes] | str]]:
-    """Yields each pending request's place with its PNG files or its error, in the order they are finished."""
+) -> "Iterator[tuple[int, list[bytes] | Fault]]":
+    """Yields each pending request's place with its PNG files or its fault, in the order they are finished."""
     if not pending:
         return
+    from components.inference.worker import Fault
+
     left = set(pending)
     slices = full_slices(lines, pending, config.batch_size)
     work = [json.dumps([_work(number, lines[number]) for number in slice_]) for slice_ in slices]
     with ray_session(runtime):
         for row in _ray_rows(work, config, runtime, adapter, settings):
-            number, error = int(row["number"]), str(row["error"])
+            number, fault = int(row["number"]), Fault(row["error"], row["status"])
             left.discard(number)
-            yield number, error or [bytes(png) for png in row["pngs"]]
+            yield number, fault if fault.words else [bytes(png) for png in row["pngs"]]
     for number in sorted(left):  # cannot happen as long as Ray Data loses no row; a request must never vanish
-        yield number, "internal fault: the workers gave no answer"
+        yield number, Fault("internal fault: the workers gave no answer")
 
 
 def _work(number: int, line: ReadLine) -> dict[str, Any]:
@@ -257,7 +264,7 @@ def _ray_rows(
 
 
 def _record(rows: list[LedgerRow], ledger: Ledger, model_uri: str) -> Personalization:
-    count = {status: sum(row.status == status for row in rows) for status in ("done", "skipped", "failed")}
+    count = Counter(row.status for row in rows)
     done = count["done"] + count["skipped"]
     return Personalization(
         count_in=len(rows),
@@ -266,7 +273,8 @@ def _record(rows: list[LedgerRow], ledger: Ledger, model_uri: str) -> Personaliz
         ledger=str(ledger.path),
         requests=len(rows),
         done=done,
-        failed=count["failed"],
+        failed=count["failed"] + count["blocked"],
+        blocked=count["blocked"],
         skipped=count["skipped"],
         model_uri=model_uri,
     )

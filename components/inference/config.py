@@ -1,5 +1,6 @@
 """Settings of inference: the dials of a picture, and how a file of requests is worked off."""
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -96,7 +97,7 @@ class ProvenanceConfig(StrictConfig):
             or remove the mark; everybody knows the default, and anybody can look for it.
         sign: Whether files carry content credentials (C2PA).
         credentials: Folder of the signing key, made at first use. None: the flows keep it in `credentials`
-            below the folder of all runs; elsewhere nothing is signed.
+            below the folder of all runs; elsewhere each process makes one that ends with it.
         safety_checker: Whether the base's safety checker, where it has one, blocks pictures.
     """
 
@@ -104,6 +105,15 @@ class ProvenanceConfig(StrictConfig):
     sign: bool = True
     credentials: str | None = None
     safety_checker: bool = True
+
+    @property
+    def key_folder(self) -> Path | None:
+        """The folder of the signing key, None where each process has its own."""
+        return None if self.credentials is None else Path(self.credentials)
+
+    def below(self, root: Path) -> Self:
+        """Returns these settings with a key that is kept, by default in `credentials` below the root."""
+        return self.model_copy(update={"credentials": str(root / (self.credentials or "credentials"))})
 
 
 class BatchConfig(StrictConfig):

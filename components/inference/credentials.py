@@ -2,9 +2,11 @@
 
 The key and its certificate are made here at first use and never leave their folder. They prove that a file
 is unchanged since this machine wrote it. Whose machine that is they do not prove: for that, put `chain.pem`
-and `key.pem` of an authority that C2PA's trust list knows into the folder.
+and `key.pem` of an authority that C2PA's trust list knows into the folder. Where no folder is named, a key is
+made for the process and goes with it.
 """
 
+import atexit
 import io
 import json
 import os
@@ -71,12 +73,17 @@ def _signer(folder: Path) -> tuple[Any, Any]:
     return c2pa.Signer.from_info(info), c2pa.Context(c2pa.Settings.from_dict(_SETTINGS))
 
 
-def load_seal(folder: Path) -> Seal:
+def load_seal(folder: Path | None) -> Seal:
     """Returns the seal of a folder; the first caller makes key and certificate.
+
+    Args:
+        folder: Where the key is kept; None takes one of this process, gone when it ends.
 
     Raises:
         ValueError: The folder is there, but key or certificate are missing.
     """
+    if folder is None:
+        return _seal_of_this_process()
     folder = folder.expanduser().resolve()
     if not folder.exists():
         _make_credentials(folder)
@@ -84,6 +91,13 @@ def load_seal(folder: Path) -> Seal:
     if missing:
         raise ValueError(f"no {' and no '.join(missing)} in {folder}: put it there, or remove the folder")
     return Seal(folder)
+
+
+@lru_cache(maxsize=1)
+def _seal_of_this_process() -> Seal:
+    place = Path(tempfile.mkdtemp(prefix="photoverse-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return load_seal(place / "credentials")
 
 
 def _make_credentials(folder: Path) -> None:

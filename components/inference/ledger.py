@@ -1,8 +1,9 @@
 """The ledger of a batch: what became of each request, in one append-only file of JSON lines.
 
-Every run adds one row for each request: done, failed (why), or skipped (done before, content unchanged).
-Rows are never changed or removed; what was forgotten gets a row more that says so. A killed run has lost
-nothing that it had finished, for pictures are on the disk before their row.
+Every run adds one row for each request: done, failed (why), blocked (by the base's safety checker), or
+skipped (done before, content unchanged). Rows are never changed or removed; what was forgotten gets a row
+more that says so. A killed run has lost nothing that it had finished, for pictures are on the disk before
+their row.
 """
 
 import fcntl
@@ -18,7 +19,7 @@ from pydantic import Field
 from components.core import StrictConfig
 from components.inference.journal import append_line, read_lines
 
-Status = Literal["done", "failed", "skipped", "forgotten"]
+Status = Literal["done", "failed", "blocked", "skipped", "forgotten"]
 
 
 class LedgerRow(StrictConfig):
@@ -27,11 +28,12 @@ class LedgerRow(StrictConfig):
     Attributes:
         line: Number in the requests file, from 1.
         id: The request's id, or "line-<number>".
-        status: "done", "failed", "skipped" (done by an earlier run, content unchanged), or "forgotten".
+        status: "done", "failed", "blocked" (the base's safety checker lets a picture not pass), "skipped"
+            (done by an earlier run, content unchanged), or "forgotten".
         source: Name of the requests file, where several lie in an inbox; else empty.
         files: Pictures, relative to the batch's folder.
         thumbnail: Small JPEG of the first picture, relative to the batch's folder.
-        error: Why it failed.
+        error: Why it failed or was blocked; never repeats the request's photo or words.
         request_hash: Identity of what was asked for, of the photos and of the model.
         person: ID of the person, from the consent.
         run: Names the run that wrote the row.

@@ -111,6 +111,10 @@ class CardStore:
                 "a newer one is needed"
             )
 
+    def forgotten(self) -> list[str]:
+        """Returns the IDs of everybody who was forgotten."""
+        return sorted({row.person for row in self.audit.rows() if row.event == "forgotten"})
+
     def all(self) -> list[KeptCard]:
         """Returns all cards, oldest first, expired ones included."""
         return sorted(find_cards([self.cards]), key=lambda kept: (kept.created, kept.id))

@@ -68,8 +68,7 @@ class Personalizer:
         self._extractor, self.face, self.rules = extractor, face or FaceConfig(), rules or PhotoRules()
         self.model_version = model_version
         self.provenance = provenance or ProvenanceConfig()
-        signs = self.provenance.sign and self.provenance.credentials is not None
-        self._seal = load_seal(Path(str(self.provenance.credentials))) if signs else None
+        self._seal = load_seal(self.provenance.key_folder) if self.provenance.sign else None
         self._safety_check = safety_check
         self._tools: tuple[Any, Any] | None = None
         self._likeness: Likeness | None = None

@@ -7,6 +7,9 @@ import fsspec
 
 from components.core import inside
 
+NAME = 255
+"""Characters of the longest name."""
+
 
 def find_photo(photo: str, root: str, allowed_urls: Sequence[str]) -> str:
     """Returns the path or URL of a photo that a request names.
@@ -23,16 +26,25 @@ def find_photo(photo: str, root: str, allowed_urls: Sequence[str]) -> str:
         prefixes = [f"{prefix.rstrip('/')}/" for prefix in allowed_urls]
         if ".." in photo.split("/") or not any(photo.startswith(prefix) for prefix in prefixes):
             allowed = ", ".join(prefixes) or "none (setting batch.photo_urls)"
-            raise ValueError(f"photo {photo[:100]!r}: URLs that may be read start with: {allowed}")
+            raise ValueError(f"photo {_shown(photo)}: URLs that may be read start with: {allowed}")
         return photo
     if "://" in root:
         if photo.startswith("/") or ".." in photo.split("/"):
-            raise ValueError(f"{photo[:100]!r} leads out of {root}: names must stay inside the folder")
+            raise ValueError(f"{_shown(photo)} leads out of {root}: names must stay inside the folder")
         return f"{root.rstrip('/')}/{photo}"
-    path = inside(Path(root), photo)
-    if not path.is_file():
-        raise ValueError(f"no photo {photo!r} in {root}")
+    try:
+        path = inside(Path(root), photo) if len(photo) <= NAME else None
+        found = path is not None and path.is_file()
+    except OSError:  # a name that no file can have
+        found = False
+    if not found:
+        raise ValueError(f"no photo {_shown(photo)} in {root}")
     return str(path)
+
+
+def _shown(photo: str) -> str:
+    """A name, so that it can be found; what is too long for one may be the photo itself."""
+    return repr(photo) if len(photo) <= NAME else f"of that name ({len(photo)} characters: not a file's name)"
 
 
 def photo_bytes(place: str, max_mb: int) -> bytes:

@@ -1,10 +1,11 @@
 """A batch of requests, read strictly, each on its own: a faulty one is an error row, never the end of all.
 
 {"id": "anna-1", "photo": "anna.jpg", "prompt": "S* as an astronaut", "seed": 7, "dials": {"sigma": 0.8},
- "consent": {"person": "anna", "purpose": "birthday cards", "given": "2031-05-01"}}
+ "consent": {"person": "anna", "purpose": "birthday cards", "given": "2026-05-01"}}
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from components.inference.consent import Consent
 from components.inference.people import CardStore
 from components.inference.photo_places import find_photo, photo_bytes
 from components.inference.request_files import RawRequest, read_place
+
+ID = "[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 
 
 class PictureRequest(StrictConfig):
@@ -35,7 +38,7 @@ class PictureRequest(StrictConfig):
         consent: Who agreed to what, and when; a photo needs it, a card has its own.
     """
 
-    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    id: str = Field(pattern=f"^{ID}$")
     photo: str | tuple[str, ...] | None = Field(default=None, min_length=1)
     card: str | None = None
     prompt: str = Field(min_length=1)
@@ -80,7 +83,7 @@ class ReadLine:
         card_path: File of the card.
         person: ID of the person.
         hash: Identity of request, photos and model: what is done under this hash is done.
-        error: What is wrong with it.
+        error: What is wrong with it; never repeats the photo or the words of the request.
     """
 
     line: int
@@ -123,10 +126,10 @@ def _read_one(
             raise ValueError(raw.error)
         if not isinstance(values, dict):
             raise ValueError(f"expected a JSON object, found {type(values).__name__}")
-        name = values["id"] if isinstance(values.get("id"), str) and len(values["id"]) <= 100 else name
-        request = PictureRequest.parse(values, source="the request")
+        name = values["id"] if re.fullmatch(ID, str(values.get("id"))) else name
+        request = PictureRequest.parse(values, source="the request", told=False)
         _check_limits(request, config)
-        dials = Dials.parse(deep_merge(config.dials.model_dump(), request.dials), source="dials")
+        dials = Dials.parse(deep_merge(config.dials.model_dump(), request.dials), source="dials", told=False)
         if request.card and dials.strength:
             raise ValueError("dials.strength starts from a photo: a card has none")
         places = tuple(find_photo(photo, root, config.photo_urls) for photo in request.photos)

@@ -6,8 +6,9 @@ are drawn all the same.
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 from PIL import Image
@@ -24,7 +25,27 @@ from components.model import ModelConfig
 
 logger = logging.getLogger(__name__)
 Row = dict[str, Any]
-RESULT = pa.schema([("number", pa.int64()), ("error", pa.string()), ("pngs", pa.list_(pa.binary()))])
+RESULT = pa.schema(
+    [
+        ("number", pa.int64()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("pngs", pa.list_(pa.binary())),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a request has no pictures.
+
+    Attributes:
+        words: One line for the ledger.
+        status: "blocked" by the base's safety checker; "failed" for anything else.
+    """
+
+    words: str
+    status: Literal["failed", "blocked"] = "failed"
 
 
 class PictureWorker:
@@ -55,15 +76,16 @@ class PictureWorker:
         drawn = self.draw(rows)
         columns = {
             "number": [row["number"] for row in rows],
-            "error": [found if isinstance(found, str) else "" for found in drawn],
-            "pngs": [[] if isinstance(found, str) else found for found in drawn],
+            "status": [found.status if isinstance(found, Fault) else "done" for found in drawn],
+            "error": [found.words if isinstance(found, Fault) else "" for found in drawn],
+            "pngs": [[] if isinstance(found, Fault) else found for found in drawn],
         }
         return pa.table(columns, schema=RESULT)
 
-    def draw(self, rows: list[Row]) -> list[list[bytes] | str]:
+    def draw(self, rows: list[Row]) -> list[list[bytes] | Fault]:
         """Returns the PNG files of each row, or what is wrong with it."""
         cards = [self._guard(row, self._prepare) for row in rows]
-        fit = [i for i, found in enumerate(cards) if not isinstance(found, str)]
+        fit = [i for i, found in enumerate(cards) if not isinstance(found, Fault)]
         pictures = self._together([rows[i] for i in fit], [cards[i] for i in fit])
         for i, found in zip(fit, pictures, strict=True):
             cards[i] = found
@@ -111,17 +133,17 @@ class PictureWorker:
             return _fault(row, error)
 
 
-def _written(images: list[Image.Image | Blocked]) -> list[bytes] | str:
+def _written(images: list[Image.Image | Blocked]) -> list[bytes] | Fault:
     """The files of a request, or why there are none: it ends whole or not at all."""
     blocked = [image.seed for image in images if isinstance(image, Blocked)]
     if blocked:
-        return str(BlockedError(blocked))
+        return Fault(str(BlockedError(blocked)), "blocked")
     return [encode_png(image) for image in images if not isinstance(image, Blocked)]
 
 
-def _fault(row: Row, error: Exception) -> str:
-    """One line for the ledger: the caller's faults as they are, ours with their kind (the log has all)."""
+def _fault(row: Row, error: Exception) -> Fault:
+    """For the ledger: the caller's faults as they are, ours by their kind (the log has all)."""
     if isinstance(error, ValueError):
-        return " ".join(str(error).split()) or "unknown fault"
+        return Fault(" ".join(str(error).split())[:500] or "unknown fault")
     logger.error("request %s", row["id"], exc_info=error)
-    return f"internal fault: {type(error).__name__}: {' '.join(str(error).split())}"[:500]
+    return Fault(f"internal fault: {type(error).__name__}; the log has the rest")

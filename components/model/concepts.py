@@ -71,7 +71,7 @@ def _tokenize_one(tokenizer: Any, prompt: str, counts: list[int]) -> tuple[list[
         _append_text(tokenizer, prompt[end : match.start()], ids, positions)
         person = int(match[1] or 1) - 1
         if not 0 <= person < len(counts):
-            raise ValueError(f"prompt {prompt!r} names {match[0]}, but {len(counts)} person(s) were given")
+            raise ValueError(f"the prompt names {match[0]}, but {len(counts)} person(s) were given")
         first = sum(counts[:person])
         ids += [tokenizer.bos_token_id] * counts[person]
         positions += range(first, first + counts[person])
@@ -95,7 +95,7 @@ def _close(
     over = len(ids) + 1 - limit
     if over > 0 and has_person:
         raise ValueError(
-            f"prompt {prompt!r} is {over} token(s) too long: with its pseudo-words it takes {len(ids) + 1} "
+            f"the prompt is {over} token(s) too long: with its pseudo-words it takes {len(ids) + 1} "
             f"and the text encoder reads {limit}; shorten it or use fewer words a person (m)"
         )
     ids, positions = ids[: limit - 1], positions[: limit - 1]

@@ -68,12 +68,12 @@ def build_page(studio: Studio) -> gr.Blocks:
                     label="Download, with recipe", file_count="multiple", interactive=False, visible=False,
                     elem_id="files",
                 )  # fmt: skip
-                with gr.Accordion("Earlier pictures of this session", open=False):
+                with gr.Accordion("Earlier pictures of this session", open=False, elem_id="earlier"):
                     history = gr.Gallery(
                         columns=4, object_fit="contain", height="auto", show_label=False, elem_id="history",
                         interactive=False, buttons=["download"],
                     )  # fmt: skip
-                with gr.Accordion("Recipe of the picture last chosen", open=False):
+                with gr.Accordion("Recipe of the picture last chosen", open=False, elem_id="chosen"):
                     recipe = gr.JSON(show_label=False, elem_id="recipe")
                 keep = _keep(studio)
         gr.Markdown(f"Model: `{studio.model_version}`. Nothing leaves this machine.")
@@ -100,11 +100,15 @@ def build_page(studio: Studio) -> gr.Blocks:
 def _dials(studio: Studio) -> list[Any]:
     """The dials, in the order that `_draw` takes them."""
     own, config = studio.dials, studio.config
-    with gr.Accordion("Start from the photo (image-to-image)", open=False):
+    with gr.Accordion("Start from the photo (image-to-image)", open=False, elem_id="over-photo"):
         over = gr.Checkbox(label=words.OVER[0], info=words.OVER[1], elem_id="over")
-        strength = gr.Slider(0.05, 1, value=0.6, step=0.05, label=words.STRENGTH[0], info=words.STRENGTH[1])
+        strength = gr.Slider(
+            0.05, 1, value=0.6, step=0.05, label=words.STRENGTH[0], info=words.STRENGTH[1], elem_id="strength"
+        )
     with gr.Accordion("Dials", open=False, elem_id="dials"):
-        sigma = gr.Slider(0, 2, value=own.sigma, step=0.05, label=words.SIGMA[0], info=words.SIGMA[1])
+        sigma = gr.Slider(
+            0, 2, value=own.sigma, step=0.05, label=words.SIGMA[0], info=words.SIGMA[1], elem_id="sigma"
+        )
         gamma = gr.Slider(0, 2, value=own.gamma, step=0.05, label=words.GAMMA[0], info=words.GAMMA[1])
         alpha = gr.Slider(0, 2, value=own.alpha, step=0.05, label=words.ALPHA[0], info=words.ALPHA[1])
         most = studio.most_words
@@ -112,11 +116,12 @@ def _dials(studio: Studio) -> list[Any]:
             1, max(most, 2), value=own.m or most, step=1, label=words.M[0], info=words.M[1], visible=most > 1
         )
         guidance = gr.Slider(
-            1, 15, value=own.guidance_scale, step=0.5, label=words.GUIDANCE[0], info=words.GUIDANCE[1]
-        )
+            1, 15, value=own.guidance_scale, step=0.5, label=words.GUIDANCE[0], info=words.GUIDANCE[1],
+            elem_id="guidance",
+        )  # fmt: skip
         steps = gr.Slider(
             1, config.max_steps, value=min(own.num_inference_steps, config.max_steps), step=1,
-            label=words.STEPS[0], info=words.STEPS[1],
+            label=words.STEPS[0], info=words.STEPS[1], elem_id="steps",
         )  # fmt: skip
         seed = gr.Number(value=-1, precision=0, label=words.SEED[0], info=words.SEED[1], elem_id="seed")
         negative = gr.Textbox(label=words.NEGATIVE[0], info=words.NEGATIVE[1])

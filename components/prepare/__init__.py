@@ -7,11 +7,14 @@ from components.prepare.config import PrepareConfig, SourceConfig
 
 if TYPE_CHECKING:
     from components.prepare.diverse import DiverseRequest, pick_diverse_set
+    from components.prepare.forget import ForgottenInSet, forget_in_set
     from components.prepare.pipeline import prepare
     from components.prepare.sources import sources_digest
 
 _HOME = {
     "DiverseRequest": "diverse",
+    "ForgottenInSet": "forget",
+    "forget_in_set": "forget",
     "pick_diverse_set": "diverse",
     "prepare": "pipeline",
     "sources_digest": "sources",
@@ -19,8 +22,10 @@ _HOME = {
 
 __all__ = [
     "DiverseRequest",
+    "ForgottenInSet",
     "PrepareConfig",
     "SourceConfig",
+    "forget_in_set",
     "pick_diverse_set",
     "prepare",
     "sources_digest",

@@ -149,6 +149,7 @@ class Journal:
                     p.picture_hash,
                 )
                 for i, p in enumerate(entry.photos)
+                if not self.catalogue.is_left_out(p.file)
             ),
         )
 
@@ -175,6 +176,8 @@ class Journal:
         if entry.shard is not None and not shard_is_intact(self.folder, entry.shard):
             return "the tar is missing or damaged"
         for photo in entry.photos:
+            if not photo.samples and self.catalogue.is_left_out(photo.file):
+                continue  # of somebody who was forgotten, and nothing of it is in the tar
             record = self.catalogue.record(photo.file)
             if record is None or record.fingerprint != photo.record:
                 return f"{photo.file} is gone, or other things are said about it"

@@ -82,7 +82,7 @@ def counts_of(metas: Iterable[dict[str, Any]]) -> dict[str, dict[str, int]]:
 
 def _first(manifest: ShardManifest, split: str) -> list[Sample]:
     """The samples of the first shard of a split: enough to look at, never the whole set."""
-    first = next(s for s in manifest.shards if s.split == split)
+    first = next(s for s in manifest.shards if s.split == split and s.samples)
     return load_split(
         manifest.model_copy(update={"shards": (first,)}), split, ("photo.png", "mask.png", "target.png")
     )

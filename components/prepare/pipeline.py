@@ -8,7 +8,7 @@ writes the same bytes as one that was not. Only rows in flight and one shard are
 
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from components.face import FaceConfig
 from components.prepare.config import PrepareConfig
 from components.prepare.doubles import Doubles
 from components.prepare.engines import Engine, RayEngine
+from components.prepare.forget import check_nothing_half_forgotten, leave_out_forgotten
 from components.prepare.journal import Journal, PhotoEntry, ShardEntry
 from components.prepare.outputs import counts_of, finish
 from components.prepare.people import find_people
@@ -41,6 +42,7 @@ def prepare(
     runtime: RuntimeConfig,
     source_folder: Path | None,
     folder: Path,
+    without: Collection[str] = (),
 ) -> ShardManifest:
     """Turns photos into a shard set; does again only what is not done, or no longer holds.
 
@@ -52,19 +54,20 @@ def prepare(
         source_folder: Photos, with or without `metadata.csv`; None if `config.sources` names all of them.
         folder: Gets the tars, `manifest.json`, `rejects.parquet`, `prepare.html`, `contact_sheet.png` and
             `journal/`.
+        without: People who were forgotten: their photos are left out, wherever they still lie.
 
     Returns:
         The manifest. `count_in` is the number of photos, `count_out` of samples; photos with samples +
         rejects = photos.
 
     Raises:
-        ValueError: The source, a weight file or a setting is wrong, or too large a share of the photos was
-            rejected.
+        ValueError: The source, a weight file or a setting is wrong, too large a share of the photos was
+            rejected, or forgetting a person was cut off in the folder.
     """
     with RayEngine(runtime) as engine:
         return prepare_with(
             engine, config=config, face=face, model=model, dtype=runtime.dtype, source_folder=source_folder,
-            folder=folder,
+            folder=folder, without=without,
         )  # fmt: skip
 
 
@@ -77,15 +80,19 @@ def prepare_with(
     source_folder: Path | None,
     folder: Path,
     dtype: str = "auto",
+    without: Collection[str] = (),
 ) -> ShardManifest:
     """Does the same as `prepare` with another engine; `dtype` is that of CLIP and VAE."""
     started = time.monotonic()
+    check_nothing_half_forgotten(folder)
     remove_halves(folder)
     library = Library(config, source_folder)
     spec = resolve(config, face, model, dtype)
     with Catalogue(folder / CATALOGUE) as catalogue:
         library.list_into(catalogue)
+        leave_out_forgotten(catalogue, folder, without)
         find_people(catalogue, library, spec, folder, engine)
+        leave_out_forgotten(catalogue, folder, without)  # now that unlabelled photos have their people
         journal = Journal(folder, spec.work, catalogue)
         journal.keep_valid(library)
         plan = make_plan(journal, library, config.samples_per_shard)

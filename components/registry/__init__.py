@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from components.registry.rollback import roll_back
     from components.registry.stage import promote
     from components.registry.store import Store
+    from components.registry.surroundings import Surroundings
 
 _HOME = {
     "ChampionFigures": "gate",
@@ -33,6 +34,7 @@ _HOME = {
     "ResolvedModel": "resolved",
     "Result": "engine",
     "Store": "store",
+    "Surroundings": "surroundings",
     "answer_of": "answers",
     "decide": "gate",
     "decode_photo": "request",
@@ -64,6 +66,7 @@ __all__ = [
     "Result",
     "ServingLimits",
     "Store",
+    "Surroundings",
     "answer_of",
     "decide",
     "decode_photo",

@@ -14,6 +14,7 @@ from PIL import Image
 
 from components.registry.package import Package
 from components.registry.request import Request
+from components.registry.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from components.inference import Blocked, CardStore, Dials, IdentityCard, Personalizer
@@ -182,9 +183,15 @@ class PersonalizerEngine:
 
 
 def load_engine(
-    package: Package, model_uri: str, cards: "CardStore | None" = None, batch_size: int = 8
+    package: Package, model_uri: str, around: Surroundings, batch_size: int = 8
 ) -> PersonalizerEngine:
     """Loads the base and the adapter of a package.
+
+    Args:
+        package: What is served.
+        model_uri: What to write into pictures.
+        around: Kept cards, mark and signature.
+        batch_size: Pictures that are denoised together.
 
     Settings are stored as plain values; `validate_call` builds from them what the loader's signature asks
     for. A photo of several people is refused: nobody is drawn who was not meant.
@@ -199,6 +206,7 @@ def load_engine(
         face=package.face,  # type: ignore[arg-type]
         rules=PhotoRules(several_faces="reject"),
         model_version=model_uri,
+        provenance=around.provenance,
     )
     personalizer.attachment.pipe.set_progress_bar_config(disable=True)
-    return PersonalizerEngine(personalizer, package.dials, cards, batch_size)
+    return PersonalizerEngine(personalizer, package.dials, around.cards, batch_size)

@@ -19,6 +19,7 @@ from components.registry.config import ServingLimits
 from components.registry.engine import Engine, Job, Result, load_engine
 from components.registry.package import read_package
 from components.registry.request import Request, decode_photo, parse_requests
+from components.registry.surroundings import read_surroundings
 
 
 class ServiceError(MlflowException):
@@ -107,7 +108,8 @@ class PhotoVerseService(PythonModel):
         folder = Path(context.artifacts["package"])
         package = read_package(folder)
         version, uri = registered_as(folder)
-        self._service = Service(load_engine(package, uri), package.limits, version)
+        engine = load_engine(package, uri, read_surroundings())
+        self._service = Service(engine, package.limits, version)
 
     def predict(
         self, context: Any, model_input: list[Any], params: dict[str, Any] | None = None

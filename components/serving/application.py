@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from components.core import TrackingConfig, setup_logging
-from components.registry import Job, Result, load_engine, read_package, resolve
+from components.registry import Job, Result, Surroundings, load_engine, read_package, resolve
 from components.serving.config import ServingConfig
 from components.serving.door import Door
 
@@ -31,6 +31,7 @@ class PictureServer:
             registered, and `folder` where its files are on the machine that started the server.
         config: Values of `ServingConfig`.
         people: Folder of the kept cards; None knows no cards.
+        provenance: Values of `ProvenanceConfig`.
         token_sha256: SHA-256 of the token that callers must show; None asks for none.
     """
 
@@ -40,8 +41,9 @@ class PictureServer:
         config: dict[str, Any],
         people: str | None = None,
         token_sha256: str | None = None,
+        provenance: dict[str, Any] | None = None,
     ) -> None:
-        from components.inference import CardStore
+        from components.inference import CardStore, ProvenanceConfig
 
         setup_logging()
         self._config = ServingConfig.parse(config, source="serving")
@@ -51,7 +53,8 @@ class PictureServer:
             folder = resolve(tracking, "photoverse", model["uri"]).folder
         package = read_package(folder)
         cards = None if people is None else CardStore(Path(people))
-        self._engine = load_engine(package, model["uri"], cards, self._config.batch_pictures)
+        around = Surroundings(cards, ProvenanceConfig.parse(provenance or {}, source="provenance"))
+        self._engine = load_engine(package, model["uri"], around, self._config.batch_pictures)
         self._thread = ThreadPoolExecutor(1, "drawing")  # a pipeline must not be used by two threads at once
         self._busy_since: float | None = None
         self._meter = _Meter()
@@ -112,7 +115,7 @@ def build(arguments: dict[str, Any]) -> serve.Application:
     """Returns the application.
 
     Args:
-        arguments: Those of `PictureServer`: `model`, `config`, `people`, `token_sha256`.
+        arguments: Those of `PictureServer`: `model`, `config`, `people`, `token_sha256`, `provenance`.
     """
     config = ServingConfig.parse(arguments.get("config", {}), source="serving")
     deployment = serve.deployment(

@@ -4,6 +4,7 @@
     GET  /health        200 as long as the process answers
     GET  /ready         200 if a request would be accepted now, else 503
     GET  /schema        JSON schema of a request
+    GET  /openapi.json  all of this, as OpenAPI
 
 The caller's faults are 4xx, ours 500 with an id that the log knows; the answer is then {"error": one line},
 with a stable `reason` where there is one (no_face, several_faces, blocked...).
@@ -33,8 +34,8 @@ from components.registry import (
     request_schema,
 )
 from components.serving.config import ServingConfig
+from components.serving.openapi import PICTURES, openapi
 
-PICTURES = "/v1/pictures"
 OVERHEAD_BYTES = 100_000
 """Of a request's body, beyond the photo."""
 
@@ -81,6 +82,7 @@ class Door:
             ("GET", "/health"): self._health,
             ("GET", "/ready"): self._ready,
             ("GET", "/schema"): self._schema,
+            ("GET", "/openapi.json"): self._openapi,
         }
 
     async def answer(self, request: Request) -> Response:
@@ -107,6 +109,9 @@ class Door:
 
     async def _schema(self, request: Request) -> Response:
         return JSONResponse(request_schema())
+
+    async def _openapi(self, request: Request) -> Response:
+        return JSONResponse(openapi(self._version))
 
     async def _pictures(self, request: Request) -> Response:
         begin, pictures = time.perf_counter(), 0

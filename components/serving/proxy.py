@@ -11,10 +11,10 @@ from starlette.middleware import Middleware
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from components.serving.door import PICTURES
+from components.serving.openapi import PICTURES
 
 RETRY_AFTER = "PHOTOVERSE_RETRY_AFTER_S"
-OURS = (PICTURES, "/health", "/ready", "/schema")
+OURS = (PICTURES, "/health", "/ready", "/schema", "/openapi.json")
 
 
 def middlewares() -> list[Any]:

@@ -62,6 +62,7 @@ def running(
     runtime: RuntimeConfig,
     people: Path | None = None,
     token: str | None = None,
+    provenance: dict[str, Any] | None = None,
 ) -> Iterator[str]:
     """Serves the model for the block; yields the address when it is ready, and drains when the block ends.
 
@@ -71,6 +72,7 @@ def running(
         runtime: Ray.
         people: Folder of the kept cards.
         token: What callers must show; None asks for nothing.
+        provenance: Values of `ProvenanceConfig`: mark and signature of the pictures.
     """
     from components.serving.proxy import RETRY_AFTER
 
@@ -84,7 +86,7 @@ def running(
         from components.serving.application import NAME, build
 
         serve.start(http_options={"host": config.host, "port": config.port})
-        serve.run(build(_arguments(model, config, people, token)), name=NAME, route_prefix="/")
+        serve.run(build(_arguments(model, config, people, token, provenance)), name=NAME, route_prefix="/")
         try:
             yield f"http://{config.host}:{config.port}"
         finally:
@@ -95,7 +97,13 @@ def running(
             serve.shutdown()
 
 
-def _arguments(model: Model, config: ServingConfig, people: Path | None, token: str | None) -> dict[str, Any]:
+def _arguments(
+    model: Model,
+    config: ServingConfig,
+    people: Path | None,
+    token: str | None,
+    provenance: dict[str, Any] | None,
+) -> dict[str, Any]:
     return {
         "model": {
             "uri": model.uri,
@@ -104,20 +112,25 @@ def _arguments(model: Model, config: ServingConfig, people: Path | None, token: 
         },
         "config": config.model_dump(mode="json"),
         "people": None if people is None else str(people),
+        "provenance": provenance,
         "token_sha256": None if token is None else hashlib.sha256(token.encode()).hexdigest(),
     }
 
 
 def serve_until_stopped(
-    model: Model, config: ServingConfig, runtime: RuntimeConfig, people: Path | None = None
+    model: Model,
+    config: ServingConfig,
+    runtime: RuntimeConfig,
+    people: Path | None = None,
+    provenance: dict[str, Any] | None = None,
 ) -> None:
-    """Serves until SIGTERM or SIGINT, says where, and drains.
+    """Serves until SIGTERM or SIGINT, says where, and drains; the arguments are those of `running`.
 
     Raises:
         ValueError: The token of the environment is too short.
     """
     token, stop = read_token(config), threading.Event()
-    with running(model, config, runtime, people, token) as address:
+    with running(model, config, runtime, people, token, provenance) as address:
         for number in (signal.SIGTERM, signal.SIGINT):  # after Ray, which sets its own
             signal.signal(number, lambda *_: stop.set())
         shown = "" if token is None or os.environ.get(TOKEN) else f", token {token}"

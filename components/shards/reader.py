@@ -10,7 +10,8 @@ order and decode only their own part; when streaming, every rank reads every sha
 
 A shard that is damaged or missing is an error that names it (`DamagedShard`). The reader may be told to go on
 without it: its samples keep their places in the order and are passed over, so the others come as they would
-have, none twice. Where batches no longer end at multiples of their size, `position` says where they do.
+have, none twice. Where batches no longer end at multiples of their size, `position` says where they do. The
+same holds for samples that were forgotten (`ShardFile.gaps`).
 
 Left out: prefetching, augmentation, conversion to torch.
 """
@@ -47,6 +48,7 @@ class ShardReader:
     """Batches of one split.
 
     Attributes:
+        places: Samples of an epoch, those left out and those forgotten included.
         position: Place in the endless order of samples after the batch that was given last.
         in_memory: Which of the two paths is taken. Whoever resumes a run whose shards have changed in size
             sets it to what it was.
@@ -87,9 +89,9 @@ class ShardReader:
             )
         self._left_out = frozenset(left_out)
         self.paths = shard_paths(manifest, split, self._left_out)
-        self._counts = {s.name: s.samples for s in manifest.shards if s.split == split and s.samples}
-        self.samples = sum(self._counts.values())
-        if self._left_out >= self._counts.keys():
+        self._shards = {s.name: s for s in manifest.shards if s.split == split and s.places}
+        self.places = sum(shard.places for shard in self._shards.values())
+        if not any(s.samples for s in self._shards.values() if s.name not in self._left_out):
             raise ValueError(f"every shard of split {split!r} in {manifest.folder} is left out")
         self.position = 0
         self._config = config or ReaderConfig()
@@ -123,7 +125,7 @@ class ShardReader:
         """Yields the endless sequence of samples from position `start` on, without those left out."""
         self.position = start
         while True:
-            epoch, first = divmod(self.position, self.samples)
+            epoch, first = divmod(self.position, self.places)
             for sample in islice(self._epoch(epoch), first, None):
                 self.position += 1
                 if sample is not None:
@@ -138,7 +140,7 @@ class ShardReader:
                 for path in self.paths
                 for raw in self._raw(path)
             ]
-        return (self._kept[i] for i in permutation(self.samples, self._seed, "samples", epoch))
+        return (self._kept[i] for i in permutation(self.places, self._seed, "samples", epoch))
 
     def _stream(self, epoch: int) -> Iterator[Sample | None]:
         import webdataset
@@ -151,24 +153,31 @@ class ShardReader:
         yield from mixed.run(raw for path in paths for raw in self._raw(path))
 
     def _raw(self, path: Path) -> Iterator[Sample | None]:
-        """Yields the encoded samples of a shard; a None for each of one that is left out."""
-        promised = self._counts[path.name]
+        """Yields the encoded samples of a shard; a None for each of one that is left out or forgotten."""
+        shard = self._shards[path.name]
         if path.name in self._left_out:
-            yield from [None] * promised
+            yield from [None] * shard.places
             return
-        count = 0
-        for count, raw in enumerate(read_raw([path], self._fields), 1):
-            if count > promised:
-                break
-            yield raw
-        if count != promised:
-            found = f"more than {promised}" if count > promised else str(count)
-            raise DamagedShard(
-                f"shard {path} is damaged: found {found} samples, the manifest says {promised}", (path.name,)
-            )
+        gaps, found = frozenset(shard.gaps), read_raw([path], self._fields)
+        for place in range(shard.places):
+            if place in gaps:
+                yield None
+            elif (raw := next(found, None)) is not None:
+                yield raw
+            else:
+                held = place - sum(gap < place for gap in gaps)
+                raise _miscounted(path, str(held), shard.samples)
+        if next(found, None) is not None:
+            raise _miscounted(path, f"more than {shard.samples}", shard.samples)
 
     def _decoded(self, sample: Sample) -> Sample:
         return sample if self.in_memory else decoded(sample, self._fields)
+
+
+def _miscounted(path: Path, found: str, promised: int) -> DamagedShard:
+    return DamagedShard(
+        f"shard {path} is damaged: found {found} samples, the manifest says {promised}", (path.name,)
+    )
 
 
 def decoded(raw: dict[str, Any], fields: tuple[str, ...] | None) -> Sample:
@@ -199,8 +208,9 @@ def shard_paths(manifest: ShardManifest, split: str, left_out: frozenset[str] = 
         ValueError: The split has no samples.
         DamagedShard: A tar is missing.
     """
-    paths = [Path(manifest.folder) / s.name for s in manifest.shards if s.split == split and s.samples]
-    if not paths:
+    shards = [shard for shard in manifest.shards if shard.split == split and shard.places]
+    paths = [Path(manifest.folder) / shard.name for shard in shards]
+    if not any(shard.samples for shard in shards):
         held = {name: count for name, count in manifest.samples.items() if count}
         raise ValueError(f"the shard set {manifest.folder} has no samples of split {split!r}; it has {held}")
     missing = [path.name for path in paths if path.name not in left_out and not path.is_file()]

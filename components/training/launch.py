@@ -33,7 +33,7 @@ def claim_folder(job: Job) -> str | None:
         "seed": job.runtime.seed,
         "train": job.config.model_dump(mode="json", exclude=set(FREE_SETTINGS)),
         "model": job.model.model_dump(mode="json", exclude={"base", "image_encoder"}),
-        "shards": fingerprint(sorted(shard.sha256 for shard in job.manifest.shards)),
+        "shards": fingerprint(sorted(shard.origin_sha256 for shard in job.manifest.shards)),
     }
     path = job.folder / RUN_FILE
     if not path.is_file():

@@ -1,7 +1,6 @@
 """Commands about people's rights: cards, forget."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +38,10 @@ def _cards(options: argparse.Namespace) -> int:
 def _add_forget(commands: Any) -> None:
     details = (
         "Removes the person's cards (kept ones, and files below the folders), the pictures and thumbnails of "
-        "all batches and their summaries in Prefect, lists what went, looks again, and ends with 1 if any is "
-        "left. Consents given until today are withdrawn: a nightly batch will not draw the person again."
+        "all batches and their summaries in Prefect, the samples in prepared shards with embeddings and "
+        "pages, and the pictures of evaluations; lists what went, looks again, and ends with 1 if any is "
+        "left. Consents given until today are withdrawn, and photos of the person are not prepared again: "
+        "neither a nightly batch nor a training run brings the person back. What a model learned stays in it."
     )
     command = add_command(
         commands, "forget", _forget, "remove everything that is kept of a person, with proof", details
@@ -58,24 +59,18 @@ def _add_forget(commands: Any) -> None:
 
 
 def _forget(options: argparse.Namespace) -> int:
-    from components.inference import CardStore, forget_person
-    from flows.batch_summary import drop_summaries
+    from flows.forgetting import forget_everywhere
 
     for folder in options.also:
         if not folder.is_dir():
             raise ValueError(f"--also: there is no folder {folder}")
-    root = PROJECT / options.root
-    proof = forget_person(options.person, CardStore(root / "people"), [root, *options.also])
-    for path in proof.removed:
-        print(f"removed {path}")
-    for path in proof.left:
-        print(f"STILL THERE {path}")
-    pages = drop_summaries([Path(os.environ["PREFECT_HOME"])])
-    if pages["removed"]:
-        print(f"removed {pages['removed']} summaries of batches from Prefect, which held thumbnails")
-    if pages["unreachable"]:
-        print("STILL THERE perhaps: Prefect did not answer; its summaries of batches hold thumbnails")
+    proof = forget_everywhere(options.person, PROJECT / options.root, options.also)
+    for line in proof.removed:
+        print(f"removed {line}")
+    for line in proof.left:
+        print(f"STILL THERE {line}")
     print(
-        f"{len(proof.removed)} files of {proof.person} removed, {len(proof.left)} left; the audit log says so"
+        f"{proof.files} files and samples of {proof.person} removed, {len(proof.left)} left; "
+        "the audit log says so"
     )
-    return FAILED if proof.left or pages["unreachable"] else OK
+    return FAILED if proof.left else OK

@@ -24,7 +24,7 @@ def _add_subject(command: argparse.ArgumentParser) -> None:
     command.add_argument("--card", type=Path, nargs="+", default=[], help="identity cards instead of photos")
     command.add_argument("--person", help="ID of the person in the photos; `photoverse forget` finds it")
     command.add_argument("--consent", default="not stated", help="what the person in the photos agreed to")
-    command.add_argument("--consent-date", help="when, e.g. 2031-05-01 (default: today)")
+    command.add_argument("--consent-date", help="when, e.g. 2026-05-01 (default: today)")
     command.add_argument("--model", help="adapter.safetensors or a model URI (default: the champion)")
     command.add_argument("--profile", default="portraits", help="(default: %(default)s)")
     command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")

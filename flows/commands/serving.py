@@ -43,5 +43,6 @@ def _serve(options: argparse.Namespace) -> int:
     wanted = options.model or config.registry.alias
     found = look_up(config.tracking, config.registry.model_name, wanted)
     model = Model(found.model_uri, found.folder, config.tracking)
-    serve_until_stopped(model, config.serving, config.runtime, PROJECT / config.root / "people")
+    people, provenance = PROJECT / config.root / "people", config.batch.provenance.model_dump(mode="json")
+    serve_until_stopped(model, config.serving, config.runtime, people, provenance)
     return OK

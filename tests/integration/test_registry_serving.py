@@ -21,12 +21,13 @@ from PIL import Image
 from components.evaluation.scores import Figure, JudgeFigures
 from components.evaluation.tracking import log_to_run
 from components.face import FaceConfig
-from components.inference import Dials, Personalizer
+from components.inference import CardStore, Consent, Dials, Personalizer, inspect_picture
 from components.model import ModelConfig
 from components.portraits.world import portrait
 from components.registry import resolve
 from components.registry.store import Store, pointed_at
 from tests.champion import DIALS, pixels, register_champion, request_of
+from tests.readme import examples, run_example
 
 
 @pytest.fixture(scope="module")
@@ -41,15 +42,30 @@ def photo_uint8() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def in_python(champion, photo_uint8) -> np.ndarray:
-    """The picture that the same call makes without any registry or server."""
+def personalizer(champion) -> Personalizer:
     model = resolve(champion[0], "photoverse", "champion")
-    personalizer = Personalizer.load(
+    return Personalizer.load(
         model.adapter, ModelConfig.model_validate(model.model), FaceConfig.model_validate(model.face)
     )
-    card = personalizer.card(photo_uint8)
-    (picture,) = personalizer.generate([card], ["a photo of S*"], [3], Dials.model_validate(model.dials))
+
+
+@pytest.fixture(scope="module")
+def in_python(champion, personalizer, photo_uint8) -> np.ndarray:
+    """The picture that the same call makes without any registry or server."""
+    card, dials = personalizer.card(photo_uint8), resolve(champion[0], "photoverse", "champion").dials
+    (picture,) = personalizer.generate([card], ["a photo of S*"], [3], Dials.model_validate(dials))
     return np.asarray(picture).astype(int)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Folder of all runs: people and the signing key."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def store(root) -> CardStore:
+    return CardStore(root / "people")
 
 
 def test_the_champion_is_whole_and_needs_nothing_outside_its_version(champion):
@@ -97,6 +113,7 @@ def test_the_loaded_model_draws_the_same_picture_as_python(champion, photo_uint8
     assert recipe["seed"] == 3
     assert recipe["model"] == "models:/photoverse/1"
     for fault, words in (
+        ({"card": "f" * 32, "prompt": "S*"}, "no cards are kept here"),
         (request_of(np.zeros((64, 64, 3), np.uint8)), "no face"),
         (request_of(photo_uint8, prompt="S* " + "word " * 100), "token"),
         (request_of(photo_uint8, dials={"m": 9}), "m = 9"),
@@ -107,7 +124,7 @@ def test_the_loaded_model_draws_the_same_picture_as_python(champion, photo_uint8
 
 
 @pytest.fixture(scope="module")
-def server(champion, tmp_path_factory):
+def server(champion, root, tmp_path_factory):
     """Address of `mlflow models serve` on a free port, started as a user would, stopped with its children."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -118,6 +135,7 @@ def server(champion, tmp_path_factory):
         "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
         "MLFLOW_TRACKING_URI": champion[0].uri,
         "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PHOTOVERSE_ROOT": str(root),
     }
     environment.pop("PYTHONPATH", None)
     command = [str(binaries / "mlflow"), "models", "serve", "-m", "models:/photoverse@champion"]
@@ -164,6 +182,38 @@ def test_the_server_draws_the_same_picture_as_python(server, photo_uint8, in_pyt
     assert status == 200
     assert answer["predictions"][0]["model_version"] == "1"
     assert np.abs(pixels(answer["predictions"][0]["pictures"][0]) - in_python).max() <= 1
+
+
+def test_a_kept_card_draws_what_its_photo_draws(server, store, personalizer, photo_uint8, in_python):
+    consent = Consent(person="anna", purpose="a test", given="2026-01-01")
+    name = store.keep(personalizer.card(photo_uint8, consent=consent))
+    call = {"card": name, "prompt": "a photo of S*", "seed": 3}
+    status, answer = post(server, json.dumps({"inputs": [call]}).encode())
+    assert status == 200, answer
+    assert np.abs(pixels(answer["predictions"][0]["pictures"][0]) - in_python).max() <= 1
+    assert [(row.event, row.card) for row in store.audit.rows("anna")] == [("made", name), ("used", name)]
+    status, answer = post(server, json.dumps({"inputs": [call | {"card": "f" * 32}]}).encode())
+    assert (status, "no card" in answer["message"]) == (400, True)
+
+
+def test_what_is_served_is_signed_with_the_key_of_the_root(server, root, photo_uint8, tmp_path):
+    _, answer = post(server, json.dumps({"inputs": [request_of(photo_uint8)]}).encode())
+    (tmp_path / "a.png").write_bytes(base64.b64decode(answer["predictions"][0]["pictures"][0]))
+    found = inspect_picture(tmp_path / "a.png")
+    assert (found.credentials["state"], found.watermarked) == ("valid", True)
+    assert found.recipe["model"] == "models:/photoverse/1"
+    assert (root / "credentials" / "key.pem").is_file()
+
+
+def test_the_examples_of_the_readme_do_what_they_say(server, photo_uint8, tmp_path):
+    page, here = "components/registry/README.md", ("localhost:5000", server.split("/")[2])
+    (shell,) = examples(page, "sh")
+    answer = json.loads(run_example(shell, "sh", tmp_path, photo_uint8, here))["predictions"][0]
+    assert answer["seeds"] == [1, 2]
+    assert len(answer["pictures"]) == len(answer["similarity"]) == 2
+    (python,) = examples(page, "python")
+    run_example(python, "python", tmp_path, photo_uint8, here)
+    assert inspect_picture(tmp_path / "me.png").credentials["state"] == "valid"
 
 
 def test_the_server_says_each_fault_in_one_line_without_the_photo(server, photo_uint8):

@@ -5,20 +5,14 @@ Most of their time is Ray's start; the slow one sends 500 requests.
 
 import base64
 import json
-import os
 import random
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,51 +20,16 @@ import psutil
 import pytest
 
 from components.face import FaceConfig
-from components.inference import CardStore, Consent, Dials, Personalizer
+from components.inference import CardStore, Consent, Dials, Personalizer, inspect_picture
 from components.model import ModelConfig
 from components.portraits.world import portrait
 from components.registry import resolve
 from tests.champion import pixels, register_champion, request_of
+from tests.readme import examples, run_example
+from tests.served import served
 
-PROJECT = Path(__file__).parents[2]
 PEOPLE = [800_000 + number for number in range(4)]
 PROMPTS = ["a photo of S*", "S* smiling", "S* with glasses", "S* on a blue background"]
-
-
-@dataclass
-class Server:
-    """A running server.
-
-    Attributes:
-        process: The command.
-        address: Where requests go.
-        metrics: Where Prometheus looks.
-        root: Folder of all runs, with the kept cards.
-    """
-
-    process: subprocess.Popen
-    address: str
-    metrics: str
-    root: Path
-
-    def post(self, body: Any) -> tuple[int, dict, dict]:
-        """Returns (status, values, headers)."""
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        call = urllib.request.Request(
-            f"{self.address}/v1/pictures", data, {"Content-Type": "application/json"}
-        )
-        try:
-            with urllib.request.urlopen(call, timeout=300) as answer:
-                return answer.status, json.load(answer), dict(answer.headers)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error), dict(error.headers)
-
-    def get(self, path: str) -> tuple[int, dict]:
-        try:
-            with urllib.request.urlopen(self.address + path, timeout=60) as answer:
-                return answer.status, json.load(answer)
-        except urllib.error.HTTPError as error:
-            return error.code, json.load(error)
 
 
 @pytest.fixture(scope="module")
@@ -112,43 +71,9 @@ def wish(photos: list[np.ndarray], i: int, **changed: Any) -> dict:
 
 @pytest.fixture(scope="module")
 def server(tracking, tmp_path_factory):
-    root = tmp_path_factory.mktemp("runs")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = root / "server.log"
-    settings = {
-        "tracking.uri": tracking.uri,
-        "tracking.artifact_location": tracking.artifact_location,
-        "runtime.num_cpus": 2,
-        "serving.waiting": 8,
-        "serving.batch_wait_s": 0.05,
-    }
-    words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-    command = [sys.executable, "-m", "flows.cli", "serve", "--port", str(port), "--root", str(root), *words]
-    # Ray gives its workers the lowest priority: on a busy machine they would not come up in time.
-    environment = os.environ | {"RAY_worker_niceness": "0", "PYTHONPATH": str(PROJECT)}
-    with log.open("w") as out:
-        process = subprocess.Popen(
-            command, cwd=PROJECT, env=environment, stdout=out, stderr=subprocess.STDOUT
-        )
-    try:
-        yield Server(process, f"http://127.0.0.1:{port}", wait_until_up(process, log), root)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-            process.wait(180)
-
-
-def wait_until_up(process: subprocess.Popen, log: Path, timeout_s: float = 550) -> str:
-    """Returns the address of the metrics, as the command says it when it is ready."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end and process.poll() is None:
-        for line in log.read_text().splitlines():
-            if line.startswith("Prometheus metrics at "):
-                return line.removeprefix("Prometheus metrics at ")
-        time.sleep(0.5)
-    raise AssertionError(f"the server did not come up:\n{log.read_text()[-3000:]}")
+    settings = {"serving.waiting": 8, "serving.batch_wait_s": 0.05}
+    with served(tracking, tmp_path_factory.mktemp("runs"), settings) as running:
+        yield running
 
 
 def test_the_server_says_that_it_is_well_and_ready(server):
@@ -175,6 +100,24 @@ def test_people_and_prompts_that_meet_in_a_batch_are_drawn_as_in_python(server, 
     assert more_steps[0] == 200
     assert np.abs(pixels(more_steps[1]["pictures"][0]) - in_python(5)).max() > 1
     assert no_face[:2] == (400, {"error": "no face found in the photo", "reason": "no_face"})
+
+
+def test_what_is_served_is_marked_and_signed_with_the_key_of_the_root(server, photos, tmp_path):
+    _, values, _ = server.post(wish(photos, 2))
+    (tmp_path / "a.png").write_bytes(base64.b64decode(values["pictures"][0]))
+    found = inspect_picture(tmp_path / "a.png")
+    assert (found.credentials["state"], found.watermarked) == ("valid", True)
+    assert (found.recipe["model"], found.recipe["seed"]) == ("models:/photoverse/1", 2)
+    assert (server.root / "credentials" / "key.pem").is_file()
+
+
+def test_the_examples_of_the_readme_do_what_they_say(server, photos, tmp_path):
+    page, here = "components/serving/README.md", ("localhost:8000", server.address.removeprefix("http://"))
+    (shell,) = examples(page, "sh")
+    assert json.loads(run_example(shell, "sh", tmp_path, photos[0], here))["seeds"] == [1]
+    (python,) = examples(page, "python")
+    run_example(python, "python", tmp_path, photos[0], here)
+    assert inspect_picture(tmp_path / "me.png").credentials["state"] == "valid"
 
 
 def test_a_kept_card_draws_what_its_photo_draws_and_the_log_says_so(server, photos, personalizer, in_python):

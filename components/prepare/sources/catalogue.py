@@ -29,6 +29,7 @@ CREATE INDEX done_by_shard ON done(shard, position);
 CREATE INDEX done_by_reason ON done(reason, file);
 CREATE TABLE originals(sha256 TEXT PRIMARY KEY, file TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE pictures(number INTEGER PRIMARY KEY, file TEXT NOT NULL);
+CREATE TABLE left_out(file TEXT PRIMARY KEY) WITHOUT ROWID;
 """
 COLUMNS = "file, person, split, about, masks, labelled, stated"
 WAIT_S = 120.0  # for a worker that is reading the file, or the driver that is writing it
@@ -131,6 +132,22 @@ class Catalogue:
         )
         self.db.executescript("DROP TABLE renamed; DROP TABLE sides")
         self.db.commit()
+
+    def leave_out(self, is_meant: Callable[[str, str], bool]) -> int:
+        """Takes photos off the list, and returns how many.
+
+        Args:
+            is_meant: (file, person) -> whether it goes.
+        """
+        self.db.create_function("is_meant", 2, is_meant)
+        self.db.execute("INSERT OR IGNORE INTO left_out SELECT file FROM photos WHERE is_meant(file, person)")
+        count = self.db.execute("DELETE FROM photos WHERE file IN (SELECT file FROM left_out)").rowcount
+        self.db.commit()
+        return int(count)
+
+    def is_left_out(self, file: str) -> bool:
+        """Tells whether a photo was taken off the list."""
+        return self.one("SELECT 1 FROM left_out WHERE file = ?", file) is not None
 
     def records(self, condition: str = "1", values: Iterable[Any] = ()) -> Iterator[PhotoRecord]:
         """Yields the records that meet an SQL condition, by split and file."""

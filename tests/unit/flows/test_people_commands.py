@@ -1,5 +1,7 @@
 """`photoverse cards`, `photoverse forget`, and the summary of a batch that thumbnails are in."""
 
+import json
+import shutil
 from datetime import UTC, date, datetime
 
 import pytest
@@ -8,9 +10,11 @@ from PIL import Image
 
 from components.core import Personalization
 from components.inference import CardStore, Consent, IdentityCard, Ledger, LedgerRow
+from components.shards import open_manifest, verify_shards
 from flows import batch_summary as summary
 from flows.cli import main
 from flows.commands.options import FAILED, OK, REFUSED
+from tests.unit.shards.conftest import make_sample, make_set  # noqa: F401 - fixtures
 
 
 @pytest.fixture(autouse=True)
@@ -53,12 +57,39 @@ def test_forget_lists_what_went_and_leaves_the_others(root, capsys):
     assert said.count("removed ") == 3
     assert "anna-1-0.png" in said
     assert "anna-1-0.jpg" in said
-    assert "3 files of anna removed, 0 left" in said
+    assert "3 files and samples of anna removed, 0 left" in said
     assert main(["cards", "--root", str(root)]) == OK
     said = capsys.readouterr().out
     assert "bob: cards (given 2026-01-01), until forgotten" in said
     assert "anna" not in said
     assert (root / "nightly/personalize/pictures/bob-1-0.png").is_file()
+
+
+def test_forget_reaches_prepared_shards_and_evaluations(root, capsys, make_set):  # noqa: F811
+    manifest = make_set(2, 2)  # persons p0 to p3
+    folder = root / "cache" / "prepare" / "a set"
+    shutil.copytree(manifest.folder, folder, ignore=shutil.ignore_patterns("people", "nightly", "cache"))
+    manifest = manifest.model_copy(update={"folder": str(folder)})
+    for path in (folder / "manifest.json", folder / "record.json", root / "run" / "records" / "prepare.json"):
+        manifest.save(path)
+    report = root / "run" / "evaluate" / "report.json"
+    shown = ["people/p1-k-7.png", "people/p2-k-7.png", "references/p1-k.png", "report.html", "faces.png"]
+    for name in shown:
+        (report.parent / name).parent.mkdir(parents=True, exist_ok=True)
+        (report.parent / name).write_bytes(b"a face")
+    report.write_text(json.dumps({"pictures": [{"person": "p1"}, {"person": "p2"}]}))
+    assert main(["forget", "--person", "p1", "--root", str(root)]) == OK
+    said = capsys.readouterr().out
+    assert f"00000001-0 from {folder / 'train-000000.tar'} (made of später 1.png)" in said
+    assert "5 files and samples of p1 removed, 0 left" in said
+    after = open_manifest(folder)
+    assert verify_shards(after) == []
+    assert after.samples["train"] == 3
+    for path in (folder / "record.json", root / "run" / "records" / "prepare.json"):
+        assert type(after).load(path).shards == after.shards
+    left = sorted(path.name for path in report.parent.rglob("*.*"))
+    assert left == ["p2-k-7.png", "report.json"]
+    assert CardStore(root / "people").forgotten() == ["p1"]
 
 
 def test_forget_says_when_something_is_left(root, capsys, monkeypatch):

@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import subprocess
 import sys
 import termios
@@ -19,7 +20,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from components.core import sha256_file
-from components.inference import Dials, IdentityCard, Personalizer, embed_watermark, read_recipe
+from components.inference import (
+    BatchConfig,
+    Dials,
+    IdentityCard,
+    Personalizer,
+    embed_watermark,
+    inspect_picture,
+    read_recipe,
+)
+from components.inference.requests import read_requests
 from components.model import ModelConfig, PhotoVerseAdapter, load_base, load_pipeline, save_adapter
 from components.portraits.world import portrait
 from flows.cli import OK, REFUSED, main
@@ -27,6 +37,7 @@ from flows.config import resolve
 from flows.dials import DIALS, number_list, share_list
 from flows.environment import PROJECT
 from flows.single import merged_dials
+from tests.readme import examples
 
 BASE = ModelConfig(base=str(PROJECT / "components" / "portraits" / "base"))
 PROFILE = resolve("portraits")
@@ -311,3 +322,51 @@ def test_what_is_exported_draws_in_a_plain_pipeline_what_personalize_draws(
 
 def generator() -> torch.Generator:
     return torch.Generator().manual_seed(5)
+
+
+def test_a_jpeg_says_of_itself_what_a_png_does(adapter, card, tmp_path, capsys):
+    words = ["personalize", "--card", card, "--prompt", PROMPT, "--out", tmp_path, "--model", adapter, *QUICK]
+    assert main([*map(str, words), "--kind", "jpg", "--seed", "5"]) == OK
+    (file,) = capsys.readouterr().out.split()
+    assert Image.open(file).format == "JPEG"
+    assert Path(file).name == "seed-5.jpg"
+    assert main(["inspect", file]) == OK
+    said = dict(re.findall(r"^(.{20})(.*)$", capsys.readouterr().out, re.M))
+    said = {name.strip(): value for name, value in said.items()}
+    assert said["drawn by PhotoVerse"] == said["AI-generated"] == "yes"
+    assert said["adapter_sha256"] == sha256_file(adapter)
+    assert (said["seed"], said["prompt"]) == ("5", PROMPT)
+    assert "num_inference_steps 3" in said["dials"]
+    assert said["digital source type"] == "trainedAlgorithmicMedia"
+    assert re.match(r"found \(score [\d.]+, from", said["mark in the pixels"])
+    assert said["content credentials"].startswith("unchanged since it was signed")
+    assert said["signer"] == "PhotoVerse on this machine"
+    Image.new("RGB", (64, 64)).save(tmp_path / "other.png")
+    assert main(["inspect", str(tmp_path / "other.png")]) == OK
+    assert "drawn by PhotoVerse nothing in it says so" in capsys.readouterr().out
+    assert main(["inspect", str(tmp_path / "none.png")]) == REFUSED
+
+
+@pytest.mark.parametrize(
+    ("page", "makes"), [("README.md", "smiling.png"), ("components/inference/README.md", "astronaut.png")]
+)
+def test_the_examples_in_python_do_what_they_say(page, makes, adapter, photo, tmp_path, monkeypatch):
+    code = examples(page, "python")[0]
+    for folder in (tmp_path, tmp_path / "runs/demo/train/a"):
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind in (".safetensors", ".json"):
+            shutil.copy(adapter.with_suffix(kind), folder)
+    Image.open(photo).save(tmp_path / "me.jpg", quality=95)
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})  # here and not in a process of its own: what it imports is there already
+    found = inspect_picture(tmp_path / makes)
+    assert (found.recipe["seed"], found.credentials["state"]) == (7, "valid")
+
+
+def test_the_request_of_the_readme_is_one(tmp_path):
+    (line,) = examples("README.md", "json")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "ada.png").write_bytes(b"a photo")
+    (tmp_path / "requests.jsonl").write_text(line)
+    (read,) = read_requests(tmp_path / "requests.jsonl", BatchConfig(), {})
+    assert (read.error, read.id, read.person) == (None, "a1", "ada")

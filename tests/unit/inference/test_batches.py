@@ -201,7 +201,7 @@ def test_a_picture_is_the_same_whatever_else_is_asked_for(folder, run):
     assert max(abs(a - b) for a, b in zip(picture, again, strict=True)) <= 1
 
 
-def test_a_fault_of_ours_fails_its_own_request_alone(folder, run, monkeypatch):
+def test_a_fault_of_ours_fails_its_own_request_alone(folder, run, monkeypatch, caplog):
     from components.inference.personalize import Personalizer
 
     generate = Personalizer.generate_each
@@ -214,7 +214,8 @@ def test_a_fault_of_ours_fails_its_own_request_alone(folder, run, monkeypatch):
     monkeypatch.setattr(Personalizer, "generate_each", faulty)
     record = run(write(folder / "requests.jsonl", request(0), request(1, prompt="a bug on S*"), request(2)))
     assert [row.status for row in rows(record)] == ["done", "failed", "done"]
-    assert rows(record)[1].error == "internal fault: RuntimeError: a fault of ours"
+    assert rows(record)[1].error == "internal fault: RuntimeError; the log has the rest"
+    assert "a fault of ours" in caplog.text
 
 
 def test_a_worker_that_gives_no_answer_is_an_error_row(folder, run, monkeypatch):
@@ -296,3 +297,53 @@ def test_the_real_thing_with_ray_data_actors(folder, adapter_file, model_config)
     for row in rows(record):
         for name in row.files:
             assert Image.open(folder / "out" / name).size == (64, 64)
+
+
+def test_a_blocked_request_has_a_status_of_its_own(folder, run, monkeypatch):
+    import components.inference.personalize as module
+
+    check = lambda images: [np.asarray(image).mean() >= 0 for image in images]  # noqa: E731 - all of them
+    monkeypatch.setattr(module, "load_safety_check", lambda *_: check)
+    record = run(write(folder / "requests.jsonl", request(0), request(1, photo="nobody.png")))
+    assert (record.done, record.failed, record.blocked) == (0, 2, 1)
+    blocked, failed = rows(record)
+    assert (blocked.status, failed.status) == ("blocked", "failed")
+    assert blocked.error.startswith("blocked by the base's safety checker (seed 0)")
+    assert not (folder / "out" / "pictures").exists()
+    monkeypatch.setattr(module, "load_safety_check", lambda *_: None)
+    assert run(folder / "requests.jsonl").done == 1  # as what failed, it is tried again
+
+
+SECRET = "canary-of-the-request"
+FAULTY = {
+    "prompt": {"prompt": f"{SECRET} " * 100},
+    "tokens": {"prompt": f"S* {SECRET} " + "a " * 60},
+    "two people": {"prompt": f"S1* and S2* {SECRET}"},
+    "kind": {"prompt": [SECRET]},
+    "negative": {"negative_prompt": {"text": SECRET}},
+    "photo itself": {"photo": SECRET * 20_000},
+    "photo in a list": {"photo": [{"base64": SECRET}]},
+    "card": {"photo": None, "consent": None, "card": f"{SECRET} {'x' * 60}"},
+    "seed": {"seed": SECRET},
+    "dials": {"dials": {"sigma": SECRET}},
+    "dials kind": {"dials": [SECRET]},
+    "dial of that name": {"dials": {f"{'x' * 40}{SECRET}": 1}},
+    "field of that name": {f"{'x' * 40}{SECRET}": 1},
+    "consent": {"consent": SECRET},
+    "purpose": {"consent": {"person": "anna", "purpose": SECRET * 100}},
+    "given": {"consent": {"person": "anna", "purpose": "x", "given": SECRET}},
+    "id": {"id": f"S* {SECRET}"},
+    "two ids": {"id": [SECRET]},
+}
+
+
+def test_a_reason_never_repeats_photo_or_words(folder, run):
+    lines = [request(i) | changed for i, changed in enumerate(FAULTY.values())]
+    junk = ['{"prompt": "canary-of-the-request', f'["{SECRET}"]', f'"{SECRET}"']
+    record = run(write(folder / "requests.jsonl", *lines, *junk))
+    assert (record.done, record.failed) == (0, len(lines) + len(junk))
+    for name, row in zip((*FAULTY, *junk), rows(record), strict=True):
+        assert row.error, name
+        assert SECRET not in row.model_dump_json(), name
+        assert len(row.error) <= 500
+    assert SECRET not in (folder / "out" / "ledger.jsonl").read_text()

@@ -3,7 +3,10 @@
 import io
 import json
 import stat
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,6 +129,25 @@ def test_a_personalizer_marks_and_signs_what_it_draws(model_config, adapter_file
     assert not found.watermarked
     assert found.credentials is None
     assert np.abs(np.asarray(bare).astype(int) - np.asarray(drawn)).mean() < 8
+
+
+def test_without_a_folder_each_process_has_a_key_of_its_own(model_config, adapter_file, cards, tmp_path):
+    personalizer = Personalizer(load_pipeline(model_config), adapter_file, None)
+    (drawn,) = personalizer.generate(cards[:1], ["S*"], [5], FEW)
+    assert inspect_picture(save_png(drawn, tmp_path / "a.png")).credentials["state"] == "valid"
+    assert load_seal(None) == load_seal(None)
+    code = "from components.inference.credentials import load_seal; print(load_seal(None).folder)"
+    said = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    other = Path(said.stdout.strip())
+    assert other != load_seal(None).folder
+    assert not other.parent.exists()  # gone with its process
+
+
+def test_settings_keep_the_key_below_the_root_unless_they_say_where(tmp_path):
+    assert ProvenanceConfig().below(tmp_path).key_folder == tmp_path / "credentials"
+    assert ProvenanceConfig(credentials="/keys").below(tmp_path).key_folder == Path("/keys")
 
 
 def test_the_mark_alone_tells_when_the_metadata_are_gone(picture, tmp_path):

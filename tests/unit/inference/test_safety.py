@@ -81,5 +81,7 @@ def test_a_batch_fails_the_request_that_is_blocked_and_no_other():
     from components.inference.worker import _written
 
     with_text = Image.new("RGB", (8, 8))
-    assert _written([with_text, Blocked(3)]).startswith("blocked by the base's safety checker (seed 3)")
+    fault = _written([with_text, Blocked(3)])
+    assert fault.status == "blocked"
+    assert fault.words.startswith("blocked by the base's safety checker (seed 3)")
     assert len(_written([with_text])) == 1

@@ -33,6 +33,8 @@ async def invert(job) -> Drawn | Exception:
     """Draws the photo inverted; prompts may ask for faults."""
     if "bug" in job.request.prompt:
         return RuntimeError("weights of the unet are gone")
+    if job.photo_uint8 is None:
+        return ValueError("no card of that ID is kept here")
     if "no face" in job.request.prompt:
         return ValueError("no face found\nin the photo")
     return Drawn([Image.fromarray(255 - job.photo_uint8)] * job.request.pictures, seconds={"drawing": 0.1})
