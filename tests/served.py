@@ -28,19 +28,25 @@ class Server:
         address: Where requests go.
         metrics: Where Prometheus looks.
         root: Folder of all runs, with the kept cards.
+        token: What callers show, if they must.
     """
 
     process: subprocess.Popen
     address: str
     metrics: str
     root: Path
+    token: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What goes with every request for pictures."""
+        shown = {} if self.token is None else {"Authorization": f"Bearer {self.token}"}
+        return {"Content-Type": "application/json"} | shown
 
     def post(self, body: Any) -> tuple[int, dict, dict]:
         """Returns (status, values, headers)."""
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        call = urllib.request.Request(
-            f"{self.address}/v1/pictures", data, {"Content-Type": "application/json"}
-        )
+        call = urllib.request.Request(f"{self.address}/v1/pictures", data, self.headers)
         try:
             with urllib.request.urlopen(call, timeout=300) as answer:
                 return answer.status, json.load(answer), dict(answer.headers)
@@ -56,13 +62,16 @@ class Server:
 
 
 @contextmanager
-def served(tracking: TrackingConfig, root: Path, settings: dict[str, Any]) -> Iterator[Server]:
+def served(
+    tracking: TrackingConfig, root: Path, settings: dict[str, Any], token: str | None = None
+) -> Iterator[Server]:
     """Serves the champion on a free port, and stops it as an operator would.
 
     Args:
         tracking: The registry.
         root: Folder of all runs.
         settings: Over the profile's.
+        token: For `serving.auth: on`.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -74,12 +83,13 @@ def served(tracking: TrackingConfig, root: Path, settings: dict[str, Any]) -> It
     command = [sys.executable, "-m", "flows.cli", "serve", "--port", str(port), "--root", str(root), *words]
     # Ray gives its workers the lowest priority: on a busy machine they would not come up in time.
     environment = os.environ | {"RAY_worker_niceness": "0", "PYTHONPATH": str(PROJECT)}
+    environment |= {} if token is None else {"PHOTOVERSE_TOKEN": token}
     with log.open("w") as out:
         process = subprocess.Popen(
             command, cwd=PROJECT, env=environment, stdout=out, stderr=subprocess.STDOUT
         )
     try:
-        yield Server(process, f"http://127.0.0.1:{port}", wait_until_up(process, log), root)
+        yield Server(process, f"http://127.0.0.1:{port}", wait_until_up(process, log), root, token)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)

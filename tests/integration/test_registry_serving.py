@@ -26,7 +26,12 @@ from components.model import ModelConfig
 from components.portraits.world import portrait
 from components.registry import resolve
 from components.registry.store import Store, pointed_at
+from flows.config import anchored
+from flows.config import resolve as resolve_config
+from flows.page import open_page
+from flows.single import load_personalizer
 from tests.champion import DIALS, pixels, register_champion, request_of
+from tests.integration.conftest import BLOCKED
 from tests.readme import examples, run_example
 
 
@@ -123,6 +128,22 @@ def test_the_loaded_model_draws_the_same_picture_as_python(champion, photo_uint8
         assert caught.value.get_http_status_code() == 400
 
 
+def test_the_command_and_the_page_start_on_the_champion(champion, photo_uint8, tmp_path, capsys):
+    import gradio
+
+    tracking = {"uri": champion[0].uri, "artifact_location": champion[0].artifact_location}
+    settings = {"root": str(tmp_path), "tracking": tracking}
+    tool = load_personalizer(anchored(resolve_config("portraits", settings, name="a-test")), None)
+    assert tool.model_version == "models:/photoverse/1"
+    try:
+        address = open_page(settings=settings, wait=False)
+        with urllib.request.urlopen(f"{address}config", timeout=60) as answer:
+            assert "models:/photoverse/1" in answer.read().decode()
+    finally:
+        gradio.close_all()
+    assert "PhotoVerse is at http://127.0.0.1" in capsys.readouterr().out
+
+
 @pytest.fixture(scope="module")
 def server(champion, root, tmp_path_factory):
     """Address of `mlflow models serve` on a free port, started as a user would, stopped with its children."""
@@ -137,7 +158,9 @@ def server(champion, root, tmp_path_factory):
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PHOTOVERSE_ROOT": str(root),
     }
-    environment.pop("PYTHONPATH", None)
+    site = tmp_path_factory.mktemp("site")
+    (site / "sitecustomize.py").write_text(BLOCKED, encoding="utf-8")  # no name is resolved
+    environment |= {"PYTHONPATH": str(site), "BLOCKED_NAMES_LOG": str(site / "names.log")}
     command = [str(binaries / "mlflow"), "models", "serve", "-m", "models:/photoverse@champion"]
     with log.open("w") as out:
         process = subprocess.Popen(
@@ -155,6 +178,7 @@ def server(champion, root, tmp_path_factory):
         with contextlib.suppress(ProcessLookupError):  # it may have ended by itself
             os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
+    assert not (site / "names.log").exists(), (site / "names.log").read_text()
 
 
 def wait_until_up(address: str, process: subprocess.Popen, log: Path, timeout_s: float = 240) -> None:

@@ -132,15 +132,16 @@ def test_a_kept_card_draws_what_its_photo_draws_and_the_log_says_so(server, phot
     assert server.post(body | {"card": "f" * 32})[0] == 400
 
 
-def test_faults_are_told_in_one_line(server, photos):
-    for body, words in BAD(photos):
+def test_faults_are_told_in_one_line(server, bad):
+    for body, words in bad:
         status, values, _ = server.post(body)
         assert status == 400, values
         assert words in values["error"]
         assert "\n" not in values["error"]
 
 
-def BAD(photos: list[np.ndarray]) -> list[tuple[Any, str]]:
+@pytest.fixture
+def bad(photos, png_header) -> list[tuple[Any, str]]:
     """Requests that are wrong, each in its own way, with a word of the reason."""
     photo = wish(photos, 0)["photo"]
     return [
@@ -154,6 +155,9 @@ def BAD(photos: list[np.ndarray]) -> list[tuple[Any, str]]:
         (wish(photos, 0, prompt="S* " + "word " * 90), "token"),
         (wish(photos, 0, pictures=1000), "pictures"),
         (wish([np.zeros((64, 64, 3), np.uint8)] * 4, 0), "no face"),
+        (wish([np.hstack(photos[:2])] * 4, 0), "several faces"),
+        (wish(photos, 0, photo=base64.b64encode(png_header(60_000, 60_000)).decode()), "pixels"),
+        (json.dumps(wish(photos, 0, dials={"gamma": float("nan")})).encode(), "NaN is no JSON number"),
     ]
 
 
@@ -192,10 +196,11 @@ def test_who_finds_no_room_is_told_when_to_come_again(server, photos):
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_500_mixed_requests_of_8_clients_are_all_answered_right_in_flat_memory(server, photos, in_python):
+def test_500_mixed_requests_of_8_clients_are_all_answered_right_in_flat_memory(
+    server, photos, bad, in_python
+):
     draw = random.Random(0)
     kinds = [draw.random() < 0.4 for _ in range(500)]  # good or bad
-    bad = BAD(photos)
     replica = next(
         one
         for one in psutil.Process(server.process.pid).children(recursive=True)

@@ -3,6 +3,7 @@
 Slow: `pytest -m slow tests/integration/test_serving_wild.py`; two or three minutes, most of it Ray's start.
 """
 
+import dataclasses
 import re
 import time
 import urllib.error
@@ -37,12 +38,21 @@ def tracking(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(tracking, tmp_path_factory):
-    with served(tracking, tmp_path_factory.mktemp("runs"), {"serving.replicas": 2}) as running:
+    settings = {"serving.replicas": 2, "serving.auth": "on"}  # as beyond loopback
+    with served(tracking, tmp_path_factory.mktemp("runs"), settings, "a token of this test") as running:
         yield running
 
 
 def good() -> dict:
     return request_of(PHOTO)
+
+
+def test_who_shows_no_token_is_turned_away(server):
+    stranger = dataclasses.replace(server, token=None)
+    assert stranger.post(good())[0] == 401
+    assert dataclasses.replace(server, token="another token").post(good())[0] == 401
+    assert stranger.get("/health")[0] == 200
+    assert "a token of this test" not in (server.root / "server.log").read_text()
 
 
 def test_two_replicas_share_the_requests_and_draw_what_python_draws(server, tracking):
@@ -109,6 +119,6 @@ def test_schemathesis_finds_nothing(server, path):
     )  # fmt: skip
     @given(operation.as_strategy())
     def check(case):
-        case.call_and_validate(timeout=60, excluded_checks=[positive_data_acceptance])
+        case.call_and_validate(timeout=60, headers=server.headers, excluded_checks=[positive_data_acceptance])
 
     check()
