@@ -17,6 +17,7 @@ from components.evaluation import VARIANTS, write_ablation
 from flows.config import PipelineConfig, open_run, resolve
 from flows.environment import PROJECT
 from flows.pipeline import RunnerName, data_stages, named, with_runner
+from flows.stage_store import send_file
 from flows.tasks import RETRIES, run_stage, stage
 
 Variants = dict[str, tuple[PipelineConfig, Path]]
@@ -86,7 +87,9 @@ def open_variants(config: PipelineConfig, profile: str, overrides: Mapping[str, 
         file = open_run(own, resume=True)
         for data in data_stages(config):
             record = PROJECT / config.folder / "records" / f"{data}.json"
-            shutil.copyfile(record, file.parent / "records" / record.name)
+            copy = file.parent / "records" / record.name
+            shutil.copyfile(record, copy)
+            send_file(own, copy)
         runs[variant] = (own, file)
     return runs
 

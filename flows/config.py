@@ -15,6 +15,7 @@ from pydantic import Field, field_validator, model_validator
 
 from components.core import (
     RuntimeConfig,
+    SharedStore,
     StrictConfig,
     TrackingConfig,
     deep_merge,
@@ -57,13 +58,16 @@ class PipelineConfig(StrictConfig):
     Attributes:
         name: Name of the run and of its folder below `root`.
         root: Folder of all runs; relative paths count from the project's folder.
-        photos: Folder of photos to learn from; None draws the people of the portrait world.
+        store: URL of a store that holds the same tree (`s3://bucket/runs`), where nodes share no root; None
+            where they do.
+        photos: Folder of photos to learn from, or its URL; None draws the people of the portrait world.
         requests: For `personalize`: a JSONL, CSV or Parquet file or an inbox of such files; path or URL.
         model_uri: Model that `personalize` takes; None takes the run's own promotion, else the champion.
     """
 
     name: str = "run"
     root: str = "runs"
+    store: str | None = None
     photos: str | None = None
     requests: str | None = None
     model_uri: str | None = None
@@ -99,6 +103,20 @@ class PipelineConfig(StrictConfig):
                 raise ValueError(
                     f"prepare.{crop} is {trained} but batch.photo_rules.{crop} is {used}: set both alike"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _store_fits(self) -> Self:
+        """MLflow's database cannot lie in a folder that only one node has."""
+        if self.store is None:
+            return self
+        if "://" not in self.store:
+            raise ValueError(f"store: expected a URL such as s3://bucket/runs; found {self.store!r}")
+        if self.runtime.ray_address != "local" and self.tracking.uri.startswith("sqlite"):
+            raise ValueError(
+                f"store {self.store} on a cluster needs an MLflow server: set tracking.uri to"
+                f" http(s)://..., found {self.tracking.uri}"
+            )
         return self
 
     @property
@@ -188,6 +206,11 @@ def load_config(path: Path) -> PipelineConfig:
     return PipelineConfig.parse(_keep_together(load_yaml(path)), source=str(path))
 
 
+def shared_store(url: str | None, root: str) -> SharedStore | None:
+    """Returns the store that stands for the run root, None where the root itself is shared."""
+    return None if url is None else SharedStore(url=url, root=str(PROJECT / root))
+
+
 def open_run(config: PipelineConfig, *, resume: bool = False, file: str = "config.yaml") -> Path:
     """Makes the run's folder and stores the config there.
 
@@ -205,7 +228,8 @@ def open_run(config: PipelineConfig, *, resume: bool = False, file: str = "confi
     """
     folder = PROJECT / config.folder
     stored = folder / file
-    if (folder / "config.yaml").exists() and not resume:
+    store = shared_store(config.store, config.root)
+    if ((folder / "config.yaml").exists() or (store and store.has(folder / "config.yaml"))) and not resume:
         raise ValueError(
             f"run {config.name!r} exists in {config.root}: choose another name, or set resume=true to go on"
         )
@@ -214,6 +238,8 @@ def open_run(config: PipelineConfig, *, resume: bool = False, file: str = "confi
     if config.tracking.uri.startswith("sqlite:///"):
         (PROJECT / config.tracking.uri.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
     write_text_atomic(stored, dump_yaml(config))
+    if store:
+        store.send_file(stored)
     return stored
 
 
@@ -224,6 +250,8 @@ def reopen_run(name: str, root: str = "runs", overrides: Mapping[str, Any] | Non
         ValueError: There is no such run, or the overrides are not valid.
     """
     stored = PROJECT / root / name / "config.yaml"
+    if store := shared_store((overrides or {}).get("store"), root):
+        store.fetch_file(stored)
     if not stored.is_file():
         raise ValueError(f"no run {name!r} in {root}: {stored} is missing")
     values = _on_cluster(deep_merge(load_yaml(stored), overrides or {}))

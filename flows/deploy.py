@@ -33,16 +33,21 @@ def run_prefect(arguments: list[str], environment: Mapping[str, str]) -> str:
 
 
 def parameters(
-    *, root: str | None = None, ray_address: str | None = None, mlflow: str | None = None
+    *,
+    root: str | None = None,
+    ray_address: str | None = None,
+    mlflow: str | None = None,
+    store: str | None = None,
 ) -> dict[str, Any]:
     """Returns the parameters of all deployments of a team.
 
     Args:
         root: Folder of all runs.
         ray_address: Job server of a Ray cluster.
-        mlflow: MLflow's address; artifacts go through it, so no store is named here.
+        mlflow: MLflow's address; artifacts go through it.
+        store: URL of the store that nodes share where they share no root.
     """
-    overrides: dict[str, Any] = {"root": root} if root else {}
+    overrides: dict[str, Any] = {key: value for key, value in (("root", root), ("store", store)) if value}
     if mlflow:
         overrides["tracking"] = {"uri": mlflow, "artifact_location": None}
     given: dict[str, Any] = {"overrides": overrides} if overrides else {}
@@ -59,7 +64,7 @@ def deployments(pool: str, given: Mapping[str, Any]) -> dict[str, Any]:
     for deployment in document["deployments"]:
         deployment["work_pool"] = {**deployment["work_pool"], "name": pool}
         deployment["parameters"] = deep_merge(deployment.get("parameters") or {}, given)
-        root = (given.get("overrides") or {}).get("root")
+        root = (given.get("overrides") or {}).get("root")  # with a store, each node's own folder
         if root and deployment["name"] == "evaluate":
             deployment["parameters"]["root"] = root
     return document

@@ -7,10 +7,15 @@ from pathlib import Path
 
 from components.core import ShardManifest
 from flows.batch_summary import drop_summaries
+from flows.stage_store import at_hand
 from flows.stages import alone
 
 GRIDS = "step_??????.png"
 """Sample pictures that a training run drew of people whom it does not train on; they name nobody."""
+
+
+SHOW_PEOPLE = ("*/personalize", "*/evaluate", "*/train/*", "cache/prepare/*")
+KNOW_SETS = ("cache/prepare/*/record.json", f"*/records/{ShardManifest.stage}.json")
 
 
 @dataclass
@@ -36,14 +41,20 @@ class Proof:
         self.files += len(removed)
 
 
-def forget_everywhere(person: str, root: Path, also: list[Path]) -> Proof:
+def forget_everywhere(person: str, root: str, also: list[Path], store: str | None = None) -> Proof:
     """Removes what is kept of a person below the root and the other folders, and looks again.
 
     Args:
         person: The ID that consents, shards and reports name.
         root: Folder of all runs.
         also: More folders.
+        store: URL of the store that stands for the root; what may show a person is copied here and sent back.
     """
+    with at_hand(store, root, *SHOW_PEOPLE, files=KNOW_SETS) as place:
+        return _forget(person, place, also)
+
+
+def _forget(person: str, root: Path, also: list[Path]) -> Proof:
     from components.evaluation import forget_pictures
     from components.inference import CardStore, forget_person
 
@@ -90,5 +101,11 @@ def _copies(folder: Path, places: list[Path]) -> Iterator[Path]:
             record = ShardManifest.load(path)
         except (OSError, ValueError):
             continue
-        if Path(record.folder).resolve() == folder.resolve():
+        if Path(record.folder).resolve() == folder.resolve() or _cached(record.folder) == _cached(folder):
             yield path
+
+
+def _cached(folder: str | Path) -> tuple[str, ...] | Path:
+    """Returns what a set below a run root's cache is known by, wherever the root lies."""
+    parts = Path(folder).parts[-3:]
+    return parts if parts[0] == "cache" else Path(folder)

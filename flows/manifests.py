@@ -5,11 +5,11 @@ What comes out is plain YAML for `kubectl apply`. Nothing here talks to a cluste
 
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from components.core import StrictConfig, load_yaml, write_text_atomic
 from flows.environment import PROJECT
@@ -83,7 +83,8 @@ class ClusterValues(StrictConfig):
         image_cpu: Image of head, preparation and flows.
         image_cuda: Image of training.
         secret: Secret with the addresses and passwords of store, MLflow and Prefect.
-        runs_claim: Claim of a volume that every node can write.
+        runs_claim: Claim of a volume that every node can write; None where there is a store.
+        store: URL of the store that pods share in the place of a volume.
         head: The head's pod.
         prepare: The CPU group.
         train: The GPU group.
@@ -95,12 +96,19 @@ class ClusterValues(StrictConfig):
     image_cpu: str
     image_cuda: str
     secret: str = Field(pattern=f"^{NAME}$")
-    runs_claim: str = Field(pattern=f"^{NAME}$")
+    runs_claim: str | None = Field(default=None, pattern=f"^{NAME}$")
+    store: str | None = Field(default=None, pattern=r"^[a-z0-9]+://[\w./-]+$")
     head: NodeValues
     prepare: GroupValues
     train: GpuGroupValues
     idle_timeout_s: int = Field(default=300, ge=10)
     run: RunValues
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.runs_claim is None) == (self.store is None):
+            raise ValueError("runs are kept on one thing that pods share: set runs_claim or store, not both")
+        return self
 
 
 def render(values: ClusterValues) -> dict[str, str]:

@@ -4,26 +4,34 @@ from components.core import Promotion
 from components.registry import Entry, Store, read_entries, roll_back
 from flows.config import PipelineConfig, anchored, reopen_run, resolve
 from flows.environment import PROJECT
+from flows.stage_store import bring_records, send_file
 from flows.stage_work import promote_model
+from flows.stages import bring_inputs
 
 
-def promote_run(name: str, root: str, *, dry_run: bool = False, by_hand: str | None = None) -> Promotion:
+def promote_run(
+    name: str, root: str, *, store: str | None = None, dry_run: bool = False, by_hand: str | None = None
+) -> Promotion:
     """Lets the gate decide about a trained and evaluated run.
 
     Args:
         name: Of the run.
         root: Folder of all runs.
+        store: URL of the store that stands for it.
         dry_run: Say what the gate would do and change nothing.
         by_hand: A person's reason to promote what the gate would only register.
 
     Raises:
         ValueError: There is no such run, or it was not evaluated yet.
     """
-    config = reopen_run(name, root)
+    config = reopen_run(name, root, {"store": store} if store else None)
     records = PROJECT / config.folder / "records"
+    bring_records(config, records)
+    bring_inputs("promote", config, records)
     promotion = promote_model(anchored(config), records.parent, records, dry_run=dry_run, by_hand=by_hand)
     if not dry_run:
         promotion.save(records / "promote.json")
+        send_file(config, records / "promote.json")
     return promotion
 
 

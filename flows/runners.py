@@ -2,7 +2,7 @@
 
 The flow process itself never drives Ray: `ray.init` replaces Prefect's SIGTERM handler, and a cancelled run
 would crash or hang. Both runners stream the stage's lines, end the stage when the flow is cancelled, and
-raise `StageFailed` with the stage's last lines. What a stage does is not here; see `flows/stages.py`.
+raise `StageFailed` with the stage's last lines. What a stage does is not here; see `flows/stage_table.py`.
 """
 
 import re
@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from components.core import SharedStore
 
 REFUSED = 2
 """Exit code of a stage whose input or config is at fault: trying again cannot help."""
@@ -54,6 +56,7 @@ class StageCall:
         threads: Threads for each numeric library of the process.
         local_base: The base model is a local folder, so hubs are never asked.
         timeout_s: Seconds after which the stage is ended as failed; None waits for ever.
+        store: What the stage's node shares with this one, where it has not this one's files.
     """
 
     stage: str
@@ -63,11 +66,13 @@ class StageCall:
     threads: int = 1
     local_base: bool = True
     timeout_s: float | None = None
+    store: SharedStore | None = None
 
     def arguments(self) -> list[str]:
         """Returns what follows `python` on the command line, the same for every runner."""
         config, out = str(self.config_file), str(self.record_file)
-        return ["-m", "flows.cli", "stage", self.stage, "--config", config, "--out", out]
+        words = ["-m", "flows.cli", "stage", self.stage, "--config", config, "--out", out]
+        return words if self.store is None else [*words, "--store", self.store.url, "--root", self.store.root]
 
 
 class Runner(Protocol):

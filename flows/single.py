@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.config import PipelineConfig, anchored, resolve
-from flows.environment import PROJECT
 
 if TYPE_CHECKING:
     from components.inference import Consent, IdentityCard, Personalizer
@@ -74,6 +73,7 @@ class Wish:
         dials: Values over the profile's, e.g. {"sigma": 0.8}; with a strength the first photo is the start.
         save_card: Where to write the card that is made of the photos.
         keep_card: Keep it among the team's cards, where requests find it by its ID.
+        store: URL of the store that holds the team's cards; None: they are below the subject's root.
         kind: "png" or "jpg".
     """
 
@@ -86,6 +86,7 @@ class Wish:
     dials: dict[str, Any] = field(default_factory=dict)
     save_card: Path | None = None
     keep_card: bool = False
+    store: str | None = None
     kind: str = "png"
 
 
@@ -130,8 +131,10 @@ def _keep_card(wish: Wish, card: "IdentityCard") -> list[str]:
     if not wish.keep_card:
         return []
     from components.inference import CardStore
+    from flows.stage_store import PEOPLE, at_hand
 
-    return [f"card {CardStore(PROJECT / wish.subject.root / 'people').keep(card)}"]
+    with at_hand(wish.store, wish.subject.root) as root:
+        return [f"card {CardStore(root / PEOPLE).keep(card)}"]
 
 
 def merged_dials(profile: dict[str, Any], asked: dict[str, Any]) -> dict[str, Any]:

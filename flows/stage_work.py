@@ -4,12 +4,14 @@ Here each room gets the parts of the config that it needs and the records of the
 code is imported only when the stage runs.
 """
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 from components.core import Checkpoint, EvaluationReport, PhotoFolder, Promotion, Record, ShardManifest
 from flows.config import PipelineConfig
 from flows.environment import PROJECT
+from flows.stage_store import PEOPLE, place_of, read_in_place, send_file, store_of
 
 
 def draw_portraits(config: PipelineConfig, folder: Path, records: Path) -> Record:
@@ -45,9 +47,10 @@ def train_adapter(config: PipelineConfig, folder: Path, records: Path) -> Record
         face=config.face,
         runtime=config.runtime,
         tracking=config.tracking,
-        manifest=read_record(ShardManifest, records),
+        manifest=read_in_place(config, read_record(ShardManifest, records)),
         folder=folder,
         run_name=config.name,
+        store=store_of(config),
     )
 
 
@@ -61,7 +64,7 @@ def evaluate_adapter(config: PipelineConfig, folder: Path, records: Path) -> Rec
         face=config.face,
         runtime=config.runtime,
         tracking=config.tracking,
-        manifest=read_record(ShardManifest, records),
+        manifest=read_in_place(config, read_record(ShardManifest, records)),
         checkpoint=read_record(Checkpoint, records),
         folder=folder,
     )
@@ -106,12 +109,25 @@ def personalize_requests(config: PipelineConfig, folder: Path, records: Path) ->
         face=FaceConfig.parse(found.face, source=found.model_uri),
         model=ModelConfig.parse(found.model, source=found.model_uri),
         runtime=config.runtime,
-        adapter=found.adapter,
+        adapter=_for_all_nodes(config, found.adapter, folder),
         model_uri=found.model_uri,
         requests=requests,
         folder=folder,
         people=people_folder(config),
+        store=store_of(config),
     )
+
+
+def _for_all_nodes(config: PipelineConfig, adapter: Path, folder: Path) -> Path:
+    """Returns the adapter, which the registry brought to this node alone, where workers elsewhere find it."""
+    if store_of(config) is None:
+        return adapter
+    place = folder / "model" / adapter.name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for suffix in (".safetensors", ".json"):
+        shutil.copyfile(adapter.with_suffix(suffix), place.with_suffix(suffix))
+        send_file(config, place.with_suffix(suffix))
+    return place
 
 
 def read_record(kind: type[Any], records: Path) -> Any:
@@ -119,10 +135,12 @@ def read_record(kind: type[Any], records: Path) -> Any:
     return kind.load(records / f"{kind.stage}.json")
 
 
-def photo_folder(config: PipelineConfig, records: Path) -> Path:
-    """Returns the folder of photos to prepare: the user's, or the drawn people."""
+def photo_folder(config: PipelineConfig, records: Path) -> Path | str:
+    """Returns the folder of photos to prepare, or its URL: the user's, or the drawn people."""
     if config.photos is None:
-        return Path(read_record(PhotoFolder, records).folder)
+        return place_of(config, Path(read_record(PhotoFolder, records).folder))
+    if "://" in config.photos:
+        return config.photos
     folder = PROJECT / config.photos
     if not folder.is_dir():
         raise ValueError(f"photos: there is no folder {folder}")
@@ -143,7 +161,7 @@ def request_place(config: PipelineConfig) -> str:
 
 def people_folder(config: PipelineConfig) -> Path:
     """Returns the folder of the kept cards and the audit log, which all runs of a root share."""
-    return PROJECT / config.root / "people"
+    return PROJECT / config.root / PEOPLE
 
 
 def model_uri(config: PipelineConfig, records: Path) -> str:

@@ -1,136 +1,27 @@
-"""The stages by name: what each needs, what decides its result, how to tell that its work is done.
+"""Running a stage: whether its work is done, what must be at hand, in which folder, and its record.
 
 `photoverse stage NAME --config FILE --out RECORD` comes here. A stage reads the records of earlier stages
-from the folder of `--out` and writes its own there. What a stage does is in its room; the rooms' code is
-imported only when the stage runs.
+from the folder of `--out` and writes its own there. Which stages there are is in `stage_table.py`, what one
+does is in its room; the rooms' code is imported only when the stage runs.
 """
 
 import fcntl
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.core import (
-    Checkpoint,
-    EvaluationReport,
-    Personalization,
-    PhotoFolder,
-    Promotion,
-    Record,
-    ShardManifest,
-    fingerprint,
-)
+from components.core import Record, fingerprint
 from flows.config import PipelineConfig, anchored
 from flows.digests import code_digest, weights_digest
-from flows.environment import PROJECT, cores
-from flows.stage_work import (
-    draw_portraits,
-    evaluate_adapter,
-    personalize_requests,
-    photo_folder,
-    prepare_shards,
-    promote_model,
-    read_record,
-    train_adapter,
-)
+from flows.environment import PROJECT
+from flows.stage_store import bring_file, bring_folder, bring_records, send_file, shared, there
+from flows.stage_table import STAGES, Stage, stage_named
+from flows.stage_work import people_folder, photo_folder, read_record
 
 logger = logging.getLogger(__name__)
-
-Work = Callable[[PipelineConfig, Path, Path], Record]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """One stage.
-
-    Attributes:
-        record: Kind of record that it writes.
-        work: (config, own folder, records folder) -> record.
-        settings: Parts of the config that decide its result.
-        rooms: Rooms whose code decides its result; a change there makes earlier results stale.
-        upstream: Stages whose records it reads, given the config.
-        shared: Its folder is shared by all runs with the same fingerprint.
-        always: Runs even when its record is there; it keeps a finer account of its own.
-        changeable: Settings that change no sample, and so not its folder.
-        apart: Works in a folder named after its fingerprint: other settings never meet its checkpoints.
-        workers: Number of its processes that compute at once, given the config.
-    """
-
-    record: type[Record]
-    work: Work
-    settings: tuple[str, ...]
-    rooms: tuple[str, ...]
-    upstream: Callable[[PipelineConfig], tuple[str, ...]] = lambda config: ()
-    shared: bool = False
-    always: bool = False
-    apart: bool = False
-    changeable: tuple[str, ...] = ()
-    workers: Callable[[PipelineConfig], int] = lambda config: 1
-
-
-DRAWING = ("portraits/world", "portraits/dataset.py")  # the base model's training beside them draws nobody
-
-STAGES: dict[str, Stage] = {
-    "portraits": Stage(PhotoFolder, draw_portraits, ("portraits", "runtime.seed"), DRAWING, shared=True),
-    "prepare": Stage(
-        ShardManifest,
-        prepare_shards,
-        ("prepare", "face", "model", "photos", "runtime.seed"),
-        ("prepare", "face", "shards"),
-        upstream=lambda config: () if config.photos or not config.prepare.needs_folder else ("portraits",),
-        shared=True,
-        changeable=(
-            "prepare.max_reject_share",
-            "prepare.face_workers",
-            "prepare.face_gpus",
-            "prepare.encode_workers",
-            "prepare.contact_sheet_samples",
-        ),
-        workers=lambda config: _cpus(config),
-    ),
-    "train": Stage(
-        Checkpoint,
-        train_adapter,
-        ("name", "train", "model", "face", "tracking", "runtime.seed", "runtime.dtype"),
-        ("training", "model"),
-        upstream=lambda config: ("prepare",),
-        apart=True,
-        workers=lambda config: config.train.num_workers,
-    ),
-    "evaluate": Stage(
-        EvaluationReport,
-        evaluate_adapter,
-        ("evaluation", "model", "face"),
-        ("evaluation", "inference"),
-        upstream=lambda config: ("prepare", "train"),
-    ),
-    "promote": Stage(
-        Promotion,
-        promote_model,
-        ("registry", "tracking"),
-        ("registry",),
-        upstream=lambda config: ("prepare", "train", "evaluate"),
-    ),
-    "personalize": Stage(
-        Personalization,
-        personalize_requests,
-        ("batch", "face", "tracking"),
-        ("inference",),
-        always=True,
-        workers=lambda config: _cpus(config),
-    ),
-}
-
-
-def stage_named(name: str) -> Stage:
-    """Returns the stage, or raises ValueError with the names that exist."""
-    if name not in STAGES:
-        raise ValueError(f"stage {name!r} is not known; allowed: {', '.join(STAGES)}")
-    return STAGES[name]
 
 
 def execute(name: str, config: PipelineConfig, out: Path) -> Record:
@@ -149,28 +40,45 @@ def execute(name: str, config: PipelineConfig, out: Path) -> Record:
             its input.
     """
     stage = stage_named(name)
+    bring_records(config, out.parent)
     identity = stage_fingerprint(name, config, out.parent)
     folder = stage_folder(name, config, out.parent)
-    if (found := _finished(stage, out, identity)) and not stage.always:
+    if (found := _finished(config, stage, out, identity)) and not stage.always:
         logger.info("%s: done before (%s), nothing to do", name, identity)
         return found
     with alone(folder):
         kept = folder / "record.json"
-        found = _finished(stage, kept, identity) if stage.shared else None
+        if stage.shared:
+            bring_file(config, kept)
+        found = _finished(config, stage, kept, identity) if stage.shared else None
         record = found or _work(name, config, folder, out.parent, identity)
         if stage.shared and not found:
             record.save(kept)
+            send_file(config, kept)
     logger.info("%s: %d in, %d out, %.1f s%s", name, record.count_in, record.count_out, record.seconds,
                 " (kept from an earlier run)" if found else "")  # fmt: skip
     record.save(out)
+    send_file(config, out)
     return record
 
 
 def _work(name: str, config: PipelineConfig, folder: Path, records: Path, identity: str) -> Record:
     start = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    record = STAGES[name].work(anchored(config), folder, records)
+    stage = STAGES[name]
+    bring_inputs(name, config, records)
+    own = [folder, people_folder(config)] if name == "personalize" else [folder]
+    with shared(config, own, (*stage.not_sent, "record.json")):
+        record = stage.work(anchored(config), folder, records)
     return record.model_copy(update={"fingerprint": identity, "seconds": round(time.monotonic() - start, 3)})
+
+
+def bring_inputs(name: str, config: PipelineConfig, records: Path) -> None:
+    """Brings the folders of earlier stages that the stage reads, where a store stands for the root."""
+    for other in STAGES[name].reads if config.store else ():
+        bring_folder(config, _place_of(read_record(STAGES[other].record, records)))
+    if name == "prepare":
+        bring_folder(config, people_folder(config))  # its log says who was forgotten
 
 
 def stage_folder(name: str, config: PipelineConfig, records: Path) -> Path:
@@ -222,12 +130,25 @@ def _setting(config: PipelineConfig, key: str) -> Any:
 def finished(name: str, config: PipelineConfig, out: Path) -> Record | None:
     """Returns the stage's record where its work is done and still there: no process is needed."""
     stage = stage_named(name)
-    if stage.always or not out.is_file():
+    if stage.always:
         return None
-    return _finished(stage, out, stage_fingerprint(name, config, out.parent))
+    bring_records(config, out.parent)
+    if not out.is_file():
+        return None
+    found = _finished(config, stage, out, stage_fingerprint(name, config, out.parent))
+    return found and collect(name, config, out)
 
 
-def _finished(stage: Stage, file: Path, identity: str) -> Record | None:
+def collect(name: str, config: PipelineConfig, out: Path) -> Record:
+    """Returns the record of a stage that has run somewhere, what it made at hand where that is shown."""
+    bring_file(config, out)
+    record = STAGES[name].record.load(out)
+    if STAGES[name].shown:
+        bring_folder(config, _place_of(record))
+    return record
+
+
+def _finished(config: PipelineConfig, stage: Stage, file: Path, identity: str) -> Record | None:
     """Returns the record if it stands for this very work and what it describes is still there."""
     if not file.is_file():
         return None
@@ -236,8 +157,8 @@ def _finished(stage: Stage, file: Path, identity: str) -> Record | None:
     except ValueError as error:
         logger.warning("%s is not usable, the stage runs again: %s", file, error)
         return None
-    there = all((PROJECT / path).exists() for path in _paths_of(record))
-    return record if record.fingerprint == identity and there else None
+    whole = all(there(config, PROJECT / path) for path in _paths_of(record))
+    return record if record.fingerprint == identity and whole else None
 
 
 def _paths_of(record: Record) -> Iterator[str]:
@@ -245,6 +166,12 @@ def _paths_of(record: Record) -> Iterator[str]:
         value = getattr(record, key, None)
         if value and "://" not in value:
             yield value
+
+
+def _place_of(record: Record) -> Path:
+    """Returns the folder that a record of an earlier stage describes."""
+    folder = getattr(record, "folder", None)
+    return PROJECT / (folder or Path(getattr(record, "report_json")).parent)  # noqa: B009 - only some kinds have it
 
 
 @contextmanager
@@ -266,12 +193,3 @@ def _listing(config: PipelineConfig, records: Path) -> str:
 
     own = photo_folder(config, records) if config.photos and config.prepare.needs_folder else None
     return sources_digest(anchored(config).prepare, own)
-
-
-def _cpus(config: PipelineConfig) -> int:
-    return config.runtime.num_cpus or cores()
-
-
-def threads_for(name: str, config: PipelineConfig) -> int:
-    """Returns how many threads each process of the stage may start, to fill the cores once."""
-    return max(1, _cpus(config) // stage_named(name).workers(config))

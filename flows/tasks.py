@@ -15,7 +15,9 @@ from flows.artifacts import publish
 from flows.config import PipelineConfig
 from flows.environment import PROJECT
 from flows.runners import StageCall, StageFailed, make_runner
-from flows.stages import STAGES, finished, threads_for
+from flows.stage_store import store_of
+from flows.stage_table import threads_for
+from flows.stages import collect, finished
 
 RETRIES = {"portraits": 0, "prepare": 2, "train": 2, "evaluate": 1, "promote": 1, "personalize": 2}
 """Tries after the first. Stages go on where they stopped, so a lost node costs little."""
@@ -60,6 +62,7 @@ def run_stage(name: str, config: PipelineConfig, config_file: Path, label: str |
         threads=threads_for(name, config),
         local_base=(PROJECT / config.model.base).is_dir(),
         timeout_s=config.runner.timeout_s,
+        store=store_of(config),
     )
     with _Page(label) as page:
 
@@ -69,7 +72,7 @@ def run_stage(name: str, config: PipelineConfig, config_file: Path, label: str |
                 page.show(step)
 
         make_runner(config.runner.kind, config.runner.ray_address).run(call, on_line)
-    record = STAGES[name].record.load(out)
+    record = collect(name, config, out)
     progress.tell(progress.Step(label, record.count_out, record.count_out, state="done"))
     return record
 

@@ -27,8 +27,10 @@ IDENTITY = Path(__file__).parents[1] / "components/portraits/base/face_pack/iden
 DIALS = {"num_inference_steps": 2, "guidance_scale": 2.0}
 
 
-def register_champion(folder: Path, model: ModelConfig | None = None) -> tuple[TrackingConfig, Promotion]:
-    """Registers an untrained adapter, on a tiny base or the given one, that a lenient gate lets through."""
+def register_champion(
+    folder: Path, model: ModelConfig | None = None, tracking: TrackingConfig | None = None
+) -> tuple[TrackingConfig, Promotion]:
+    """Registers an untrained adapter that a lenient gate lets through; in the folder by default."""
     import torch
 
     model = model or ModelConfig(base=str(tiny_base(folder / "base")), feature_layers=(1, 3))
@@ -45,11 +47,12 @@ def register_champion(folder: Path, model: ModelConfig | None = None) -> tuple[T
         ceiling=0.9,
         retrieval_top1=1,
     )
-    tracking = TrackingConfig(
+    here = (folder / "artifacts").as_uri() if tracking is None else None
+    tracking = tracking or TrackingConfig(
         uri=f"sqlite:///{folder / 'mlflow.db'}", artifact_location=str(folder / "artifacts")
     )
     client = Store(tracking, "photoverse").client
-    run_id = client.create_run(client.create_experiment("test", (folder / "artifacts").as_uri())).info.run_id
+    run_id = client.create_run(client.create_experiment("test", here)).info.run_id
     promotion = promote(
         config=RegistryConfig(thresholds=GateThresholds(minimum_people=2)),
         model=model,

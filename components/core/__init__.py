@@ -26,6 +26,7 @@ from components.core.runtime import (
     setup_logging,
 )
 from components.core.settings import RuntimeConfig, TrackingConfig
+from components.core.shared_store import SharedStore
 from components.core.storage import (
     atomic_path,
     inside,
@@ -51,6 +52,7 @@ __all__ = [
     "RuntimeConfig",
     "ShardFile",
     "ShardManifest",
+    "SharedStore",
     "StrictConfig",
     "TrackingConfig",
     "atomic_path",

@@ -19,6 +19,7 @@ from components.core import (
     Personalization,
     Progress,
     RuntimeConfig,
+    SharedStore,
     ray_session,
     remove_halves,
     sha256_file,
@@ -49,6 +50,7 @@ def personalize_batch(
     requests: Path | str,
     folder: Path,
     people: Path | None = None,
+    store: SharedStore | None = None,
 ) -> Personalization:
     """Works off a batch of requests.
 
@@ -63,6 +65,7 @@ def personalize_batch(
         folder: Gets `pictures/<id>-<k>.png` (from an inbox `pictures/<file>/<id>-<k>.png`), thumbnails and
             `ledger.jsonl`.
         people: Folder of the kept cards and the audit log; None knows no cards.
+        store: What the nodes share where they share no folders: workers take adapter and cards from it.
 
     Returns:
         The record: requests = done + failed; `skipped` of the done ones were there already.
@@ -72,23 +75,24 @@ def personalize_batch(
     """
     if not adapter.is_file():
         raise ValueError(f"no adapter at {adapter}")
-    store = None if people is None else CardStore(people)
-    if store is not None:
-        store.sweep()
+    cards = None if people is None else CardStore(people)
+    if cards is not None:
+        cards.sweep()
     ledger = Ledger(folder)
     with ledger.alone():
         for part in (PICTURES, THUMBNAILS):
             remove_halves(folder / part)
         identity = {"adapter": sha256_file(adapter), "face": face.model_dump(mode="json")}
-        lines = read_requests(requests, config, identity, store)
+        lines = read_requests(requests, config, identity, cards)
         settings = {
             "batch": config.model_dump(mode="json"),
             "face": face.model_dump(mode="json"),
             "model": model.model_dump(mode="json"),
             "runtime": runtime.model_dump(mode="json"),
             "model_uri": model_uri,
+            "store": None if store is None else store.model_dump(mode="json"),
         }
-        rows = _work_off(lines, ledger, config, runtime, adapter, settings, store)
+        rows = _work_off(lines, ledger, config, runtime, adapter, settings, cards)
     return _record(rows, ledger, model_uri)
 
 
@@ -99,7 +103,7 @@ def _work_off(
     runtime: RuntimeConfig,
     adapter: Path,
     settings: dict[str, Any],
-    store: CardStore | None,
+    cards: CardStore | None,
 ) -> list[LedgerRow]:
     """Brings each request to its end, a ledger row each as soon as it is there."""
     run = uuid.uuid4().hex[:12]
@@ -115,7 +119,7 @@ def _work_off(
     with Progress("personalize", len(pending), "requests") as progress:
         for number, result in _draw(lines, pending, config, runtime, adapter, settings):
             settle(number, _finish(lines[number], result, ledger.folder, config.thumbnail_px))
-            _tell(store, lines[number], rows[number])
+            _tell(cards, lines[number], rows[number])
             progress.advance()
     return [rows[number] for number in range(len(lines))]
 
@@ -168,10 +172,10 @@ def _thumbnail(png: bytes, side: int) -> bytes:
     return buffer.getvalue()
 
 
-def _tell(store: CardStore | None, line: ReadLine, row: LedgerRow) -> None:
+def _tell(cards: CardStore | None, line: ReadLine, row: LedgerRow) -> None:
     """Writes the use of a kept card into the audit log."""
-    if store is not None and row.status == "done" and line.request is not None and line.request.card:
-        store.audit.add("used", line.person, line.request.card, "batch", len(row.files))
+    if cards is not None and row.status == "done" and line.request is not None and line.request.card:
+        cards.audit.add("used", line.person, line.request.card, "batch", len(row.files))
 
 
 def full_slices(lines: list[ReadLine], pending: list[int], size: int) -> list[list[int]]:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import pyarrow as pa
 from PIL import Image
 
-from components.core import RuntimeConfig
+from components.core import RuntimeConfig, SharedStore
 from components.face import FaceConfig
 from components.inference.card import IdentityCard
 from components.inference.config import BatchConfig, Dials
@@ -53,13 +53,18 @@ class PictureWorker:
 
     Args:
         adapter: Path of the adapter's safetensors file.
-        settings: JSON-like values of the batch, face, model and runtime configs, and the model's version.
+        settings: JSON-like values of the batch, face, model and runtime configs, the model's version, and the
+            store that the nodes share, None where they share their folders.
     """
 
     def __init__(self, adapter: str, settings: dict[str, Any]) -> None:
         from components.inference.personalize import Personalizer
 
         self.config = BatchConfig.model_validate(settings["batch"])
+        shared = settings.get("store")
+        self._store = None if shared is None else SharedStore.model_validate(shared)
+        for file in (Path(adapter), Path(adapter).with_suffix(".json")):
+            self._fetch(file)
         self.personalizer = Personalizer.load(
             Path(adapter),
             ModelConfig.model_validate(settings["model"]),
@@ -120,11 +125,17 @@ class PictureWorker:
     def _prepare(self, row: Row) -> tuple[Any, Any]:
         """The row's identity card, and the picture it starts from if it has a strength."""
         if row["card"]:
+            self._fetch(Path(row["card"]))
             return IdentityCard.load(Path(row["card"])), None
         max_mb = self.config.photo_rules.max_file_mb
         photos = [photo_bytes(place, max_mb) for place in row["photos"]]
         card = self.personalizer.card(photos, consent=Consent.model_validate(row["consent"]))
         return card, self.personalizer.start_image(photos[0]) if row["dials"]["strength"] else None
+
+    def _fetch(self, file: Path) -> None:
+        """Brings a file that another node has; what is here already never changes."""
+        if self._store is not None and not file.is_file():
+            self._store.fetch_file(file)
 
     def _guard(self, row: Row, do: Any) -> Any:
         try:

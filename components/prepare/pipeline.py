@@ -40,7 +40,7 @@ def prepare(
     face: FaceConfig,
     model: "ModelConfig",
     runtime: RuntimeConfig,
-    source_folder: Path | None,
+    source_folder: Path | str | None,
     folder: Path,
     without: Collection[str] = (),
 ) -> ShardManifest:
@@ -51,7 +51,8 @@ def prepare(
         face: Detector, mask, identity network.
         model: Base model and image encoder.
         runtime: Where to compute.
-        source_folder: Photos, with or without `metadata.csv`; None if `config.sources` names all of them.
+        source_folder: Photos (path or URL), with or without `metadata.csv`; None if `config.sources` names
+            all of them.
         folder: Gets the tars, `manifest.json`, `rejects.parquet`, `prepare.html`, `contact_sheet.png` and
             `journal/`.
         without: People who were forgotten: their photos are left out, wherever they still lie.
@@ -77,7 +78,7 @@ def prepare_with(
     config: PrepareConfig,
     face: FaceConfig,
     model: "ModelConfig",
-    source_folder: Path | None,
+    source_folder: Path | str | None,
     folder: Path,
     dtype: str = "auto",
     without: Collection[str] = (),

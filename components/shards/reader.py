@@ -8,6 +8,8 @@ Two paths, chosen by the size of the split's tars and nothing else:
 Either way each epoch holds each sample exactly once, and a batch may span two epochs. All ranks walk the same
 order and decode only their own part; when streaming, every rank reads every shard's bytes.
 
+A set lies in a folder, or below a URL that fsspec reaches (`s3://...`): its tars are read where they are.
+
 A shard that is damaged or missing is an error that names it (`DamagedShard`). The reader may be told to go on
 without it: its samples keep their places in the order and are passed over, so the others come as they would
 have, none twice. Where batches no longer end at multiples of their size, `position` says where they do. The
@@ -17,7 +19,7 @@ Left out: prefetching, augmentation, conversion to torch.
 """
 
 import tarfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,7 @@ import numpy as np
 
 from components.core import ShardManifest, derive_seed
 from components.shards.config import ReaderConfig
+from components.shards.places import name_of, open_shard, sizes_in
 from components.shards.schema import FIELD_NAMES, META, Sample, decode
 
 
@@ -96,7 +99,8 @@ class ShardReader:
         self.position = 0
         self._config = config or ReaderConfig()
         limit = self._config.memory_limit_mb * 2**20
-        self.in_memory = sum(path.stat().st_size for path in self.paths if path.is_file()) <= limit
+        sizes = sizes_in(manifest.folder, map(name_of, self.paths))
+        self.in_memory = sum(sizes.values()) <= limit
         self._fields = None if fields is None else tuple(fields)
         self._batch_size, self._seed = batch_size, seed
         share = batch_size // world_size
@@ -152,10 +156,11 @@ class ShardReader:
         )
         yield from mixed.run(raw for path in paths for raw in self._raw(path))
 
-    def _raw(self, path: Path) -> Iterator[Sample | None]:
+    def _raw(self, path: str) -> Iterator[Sample | None]:
         """Yields the encoded samples of a shard; a None for each of one that is left out or forgotten."""
-        shard = self._shards[path.name]
-        if path.name in self._left_out:
+        name = name_of(path)
+        shard = self._shards[name]
+        if name in self._left_out:
             yield from [None] * shard.places
             return
         gaps, found = frozenset(shard.gaps), read_raw([path], self._fields)
@@ -174,9 +179,9 @@ class ShardReader:
         return sample if self.in_memory else decoded(sample, self._fields)
 
 
-def _miscounted(path: Path, found: str, promised: int) -> DamagedShard:
+def _miscounted(path: str, found: str, promised: int) -> DamagedShard:
     return DamagedShard(
-        f"shard {path} is damaged: found {found} samples, the manifest says {promised}", (path.name,)
+        f"shard {path} is damaged: found {found} samples, the manifest says {promised}", (name_of(path),)
     )
 
 
@@ -185,8 +190,8 @@ def decoded(raw: dict[str, Any], fields: tuple[str, ...] | None) -> Sample:
     try:
         return decode(raw, fields)
     except Exception as error:  # bytes that are not what their name says raise whatever their decoder does
-        path = Path(raw.get("__url__", "?"))
-        raise DamagedShard(f"shard {path} is damaged: {error}", (path.name,)) from error
+        path = raw.get("__url__", "?")
+        raise DamagedShard(f"shard {path} is damaged: {error}", (name_of(path),)) from error
 
 
 def permutation(length: int, seed: int, what: str, epoch: int) -> list[int]:
@@ -201,28 +206,29 @@ def load_split(manifest: ShardManifest, split: str, fields: Iterable[str] | None
     return [decoded(raw, chosen) for raw in read_raw(shard_paths(manifest, split), chosen)]
 
 
-def shard_paths(manifest: ShardManifest, split: str, left_out: frozenset[str] = frozenset()) -> list[Path]:
-    """Returns the tars of a split, in the order of the manifest; those left out need not exist.
+def shard_paths(manifest: ShardManifest, split: str, left_out: frozenset[str] = frozenset()) -> list[str]:
+    """Returns paths or URLs of the tars of a split, in the manifest's order; those left out need not exist.
 
     Raises:
         ValueError: The split has no samples.
         DamagedShard: A tar is missing.
     """
     shards = [shard for shard in manifest.shards if shard.split == split and shard.places]
-    paths = [Path(manifest.folder) / shard.name for shard in shards]
+    names = [shard.name for shard in shards]
     if not any(shard.samples for shard in shards):
         held = {name: count for name, count in manifest.samples.items() if count}
         raise ValueError(f"the shard set {manifest.folder} has no samples of split {split!r}; it has {held}")
-    missing = [path.name for path in paths if path.name not in left_out and not path.is_file()]
+    sizes = sizes_in(manifest.folder, names)
+    missing = [name for name in names if name not in left_out and name not in sizes]
     if missing:
         raise DamagedShard(
             f"{len(missing)} shards are missing in {manifest.folder}: {', '.join(missing[:5])}",
             tuple(missing),
         )
-    return paths
+    return [f"{manifest.folder.rstrip('/')}/{name}" for name in names]
 
 
-def read_raw(paths: list[Path], fields: tuple[str, ...] | None = None) -> Iterator[dict[str, Any]]:
+def read_raw(paths: Sequence[Path | str], fields: tuple[str, ...] | None = None) -> Iterator[dict[str, Any]]:
     """Yields encoded samples (field name -> bytes) of the tars in order, reading only the wanted fields.
 
     Raises:
@@ -233,11 +239,14 @@ def read_raw(paths: list[Path], fields: tuple[str, ...] | None = None) -> Iterat
     wanted = {*FIELD_NAMES, META} if fields is None else {*fields, META}
     for path in paths:
         try:
-            yield from tariterators.tarfile_samples(
-                [{"url": str(path)}], select_files=lambda name: name.partition(".")[2] in wanted
-            )
+            with open_shard(str(path)) as stream:
+                source = [{"url": str(path), "stream": stream}]
+                files = tariterators.tar_file_expander(
+                    source, select_files=lambda name: name.partition(".")[2] in wanted
+                )
+                yield from tariterators.group_by_keys(files)
         except (OSError, EOFError, ValueError, tarfile.TarError) as error:
-            raise DamagedShard(f"shard {path} is damaged: {error}", (path.name,)) from error
+            raise DamagedShard(f"shard {path} is damaged: {error}", (name_of(str(path)),)) from error
 
 
 def collate(samples: list[Sample]) -> dict[str, Any]:

@@ -10,7 +10,14 @@ from typing import Any
 from components.core import Progress, fingerprint, write_text_atomic
 from components.shards import DamagedShard
 from components.training.config import TrainConfig
-from components.training.job import CHECKPOINTS_FOLDER, OUTCOME_FILE, PROGRESS_FILE, RUN_FILE, Job
+from components.training.job import (
+    CHECKPOINTS_FOLDER,
+    OUTCOME_FILE,
+    PROGRESS_FILE,
+    PROGRESS_S,
+    RUN_FILE,
+    Job,
+)
 from components.training.left_out import leave_out, read_left_out
 from components.training.store import StoreFault, mend_store, storing
 from components.training.worker import run_worker
@@ -83,12 +90,16 @@ def launch(job: Job) -> dict[str, Any]:
         ValueError: Training had to stop, e.g. because the loss was no number.
     """
     while True:
-        store = job.folder / CHECKPOINTS_FOLDER / job.run_name
-        job = replace(job, left_out=read_left_out(job.folder), resume_from=mend_store(store))
+        job = replace(job, left_out=read_left_out(job.folder), resume_from=_mended(job))
         try:
             return _run_workers(job)
         except DamagedShard as fault:
             leave_out(job, fault)
+
+
+def _mended(job: Job) -> Path | None:
+    """Mends what a file system leaves half done; an object store puts whole objects."""
+    return mend_store(job.folder / CHECKPOINTS_FOLDER / job.run_name) if job.store is None else None
 
 
 def _run_workers(job: Job) -> dict[str, Any]:
@@ -98,6 +109,7 @@ def _run_workers(job: Job) -> dict[str, Any]:
     from components.training.trainer import Trainer
 
     (job.folder / OUTCOME_FILE).unlink(missing_ok=True)
+    job.send()
     trainer = Trainer(
         run_worker,
         local=job.runtime.ray_address == "local",
@@ -105,7 +117,7 @@ def _run_workers(job: Job) -> dict[str, Any]:
         scaling_config=scaling(job.config, job.runtime.device),
         run_config=RunConfig(
             name=job.run_name,
-            storage_path=str(job.folder / CHECKPOINTS_FOLDER),
+            **checkpoint_storage(job),
             checkpoint_config=CheckpointConfig(num_to_keep=job.config.keep_checkpoints),
             failure_config=FailureConfig(max_failures=job.config.max_failures),
             logging_config=LoggingConfig(log_level="WARNING"),  # type: ignore[call-arg]
@@ -116,10 +128,23 @@ def _run_workers(job: Job) -> dict[str, Any]:
             trainer.fit()
     except TrainingFailedError as error:
         raise explained(error, job) from error
+    finally:
+        job.fetch()
     outcome = json.loads((job.folder / OUTCOME_FILE).read_text(encoding="utf-8"))
     if "error" in outcome:
         raise ValueError(f"run {job.run_name!r} stopped: {outcome['error']}")
     return outcome
+
+
+def checkpoint_storage(job: Job) -> dict[str, Any]:
+    """Returns what tells Ray where the checkpoints go: a folder, or a store through fsspec."""
+    if job.store is None:
+        return {"storage_path": job.checkpoints}
+    import fsspec
+    from pyarrow.fs import FSSpecHandler, PyFileSystem
+
+    filesystem, place = fsspec.url_to_fs(job.checkpoints, use_listings_cache=False)
+    return {"storage_path": place, "storage_filesystem": PyFileSystem(FSSpecHandler(filesystem))}
 
 
 def explained(error: Exception, job: Job) -> Exception:
@@ -138,9 +163,7 @@ def explained(error: Exception, job: Job) -> Exception:
     if not failures:
         return RuntimeError(f"run {job.run_name!r} failed: {str(error).splitlines()[-1]}")
     first, failure = next(iter(failures.items()))
-    kept = (
-        f"its checkpoints are in {job.folder / CHECKPOINTS_FOLDER}; the same run name goes on from the last"
-    )
+    kept = f"its checkpoints are in {job.checkpoints}; the same run name goes on from the last"
     return RuntimeError(
         f"run {job.run_name!r} failed more than {job.config.max_failures} times, at last on rank {first} "
         f"with {type(failure).__name__}: {str(failure).strip().splitlines()[0]}; {kept}"
@@ -170,7 +193,8 @@ class ShownProgress:
     """
 
     def __init__(self, job: Job, interval_s: float = 0.5) -> None:
-        self._path, self._interval_s = job.folder / PROGRESS_FILE, interval_s
+        self._path, self._store = job.folder / PROGRESS_FILE, job.store
+        self._interval_s = interval_s if job.store is None else 2 * PROGRESS_S
         self._total, self._start = job.config.steps, 0
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True, name="training-progress")
@@ -187,6 +211,8 @@ class ShownProgress:
         progress: Progress | None = None
         while not self._done.wait(self._interval_s):
             try:
+                if self._store is not None:
+                    self._store.fetch_file(self._path)
                 seen = json.loads(self._path.read_text(encoding="utf-8"))
             except (OSError, ValueError):
                 continue

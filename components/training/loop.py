@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext, suppress
 from pathlib import Path
@@ -25,7 +26,15 @@ from components.training.export import export_adapter, full_weights
 from components.training.face_identity import load_face_identity
 from components.training.feed import make_feed, make_prompts
 from components.training.guard import BadLoss, Guard, running_mean
-from components.training.job import ADAPTER_FILE, BEST_FOLDER, OUTCOME_FILE, PROGRESS_FILE, RUN_FILE, Job
+from components.training.job import (
+    ADAPTER_FILE,
+    BEST_FOLDER,
+    OUTCOME_FILE,
+    PROGRESS_FILE,
+    PROGRESS_S,
+    RUN_FILE,
+    Job,
+)
 from components.training.left_out import samples_in
 from components.training.similarity import Similarity
 from components.training.step import TERMS, Objective, StepResult, train_step
@@ -76,6 +85,7 @@ class Worker:
         )
         self.state, self.ema = TrainState(), self._average(None)
         self.tracker: Tracker | None = None  # on rank 0
+        self._told = 0.0  # when the store last heard of the progress
 
     def _average(self, saved: dict[str, torch.Tensor] | None) -> Ema | None:
         if self.config.ema_decay is None:
@@ -178,7 +188,11 @@ class Worker:
         if self.rank == 0:
             progress = {"start": self._start, "step": self.state.step, "loss": loss}
             with suppress(OSError):
-                (self.job.folder / PROGRESS_FILE).write_text(json.dumps(progress), encoding="utf-8")
+                path = self.job.folder / PROGRESS_FILE
+                path.write_text(json.dumps(progress), encoding="utf-8")
+                if self.job.store is not None and time.monotonic() - self._told >= PROGRESS_S:
+                    self._told = time.monotonic()
+                    self.job.store.send_file(path)
 
     def _occasionally(self, report: Report) -> None:
         """Validates, draws and saves when the step is due for it; the end of the run has its own turn."""
@@ -208,6 +222,7 @@ class Worker:
                 export_adapter(self.adapter, weights, folder / ADAPTER_FILE, about)
                 with storing("the best checkpoint", self.job.folder):
                     replace_folder(folder, self.job.folder / BEST_FOLDER)
+                    self.job.send()
 
     def _save(self, report: Report) -> None:
         if self.tracker is not None:
@@ -219,6 +234,8 @@ class Worker:
             self._fill(folder)
             with storing(f"the checkpoint of step {self.state.step}", self.job.folder):
                 report(self.state.step, folder if self.rank == 0 else None)
+                if self.rank == 0:
+                    self.job.send()
         self._saved = self.state.step
         self._remember()
 
@@ -274,6 +291,7 @@ class Worker:
             outcome["left_out_samples"] = samples_in(self.job.manifest, self.job.left_out)
         with storing("the outcome", self.job.folder):
             write_text_atomic(self.job.folder / OUTCOME_FILE, json.dumps(outcome, indent=2))
+            self.job.send()
 
     def _about(self) -> dict[str, Any]:
         """What an adapter's file says of the run that it comes from."""
@@ -295,3 +313,4 @@ class Worker:
         if self.rank == 0:
             with storing("the outcome", self.job.folder):
                 write_text_atomic(self.job.folder / OUTCOME_FILE, json.dumps({"error": message}))
+                self.job.send()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from components.core import Checkpoint, RuntimeConfig, ShardManifest, TrackingConfig, ray_session
+from components.core import Checkpoint, RuntimeConfig, ShardManifest, SharedStore, TrackingConfig, ray_session
 from components.face import FaceConfig, identity_onnx_path
 from components.model import ModelConfig
 from components.training.config import TrainConfig
@@ -28,6 +28,7 @@ def train(
     manifest: ShardManifest,
     folder: Path,
     run_name: str,
+    store: SharedStore | None = None,
 ) -> Checkpoint:
     """Trains an adapter on the training split and measures `reference_gain` on held-out people.
 
@@ -42,6 +43,7 @@ def train(
         manifest: Prepared shards with features and latents.
         folder: The run's own folder.
         run_name: Shown in MLflow and in the record.
+        store: What the nodes share where they do not share the folder; it holds the checkpoints then.
 
     Raises:
         ValueError: Settings, shards or folder do not fit; or the loss was no number.
@@ -49,7 +51,8 @@ def train(
     """
     check_manifest(manifest, config)
     check_identity_network(config, face, model)
-    job = make_job(config, model, face, runtime, tracking, manifest, folder, run_name)
+    job = replace(make_job(config, model, face, runtime, tracking, manifest, folder, run_name), store=store)
+    job.fetch()
     earlier = claim_folder(job)
     settings = {"train": config.model_dump(mode="json"), "model": model.model_dump(mode="json")}
     run_id = open_run(job.tracking, run_name, earlier, settings | {"seed": runtime.seed})
@@ -129,10 +132,15 @@ def make_job(
         face=face.model_copy(update=_absolute_paths(face, ("pack", "identity_onnx"))),
         runtime=runtime,
         tracking=absolute(tracking),
-        manifest=manifest.model_copy(update={"folder": str(Path(manifest.folder).absolute())}),
+        manifest=manifest.model_copy(update={"folder": _whole(manifest.folder)}),
         folder=folder.absolute(),
         run_name=run_name,
     )
+
+
+def _whole(place: str) -> str:
+    """A path made absolute; a URL as it is."""
+    return place if "://" in place else str(Path(place).absolute())
 
 
 def _absolute_paths(config: ModelConfig | FaceConfig, names: tuple[str, ...]) -> dict[str, str]:

@@ -20,6 +20,7 @@ def run_worker(values: dict[str, Any]) -> None:
     quiet_libraries()
     torch.set_num_threads(job.config.cpus_per_worker)
     context = ray.train.get_context()
+    job.fetch()
     worker = Worker(job, context.get_world_rank(), context.get_world_size())
     checkpoint = ray.train.get_checkpoint()
     if checkpoint is None:

@@ -51,12 +51,15 @@ def _add_deploy(commands: Any) -> None:
     command.add_argument("--root", help="folder of all runs, the same path on every machine")
     command.add_argument("--ray-address", help="job server of a Ray cluster: stages run there")
     command.add_argument("--mlflow", help="MLflow's address: runs and models are kept there")
+    command.add_argument("--store", help="URL of a store (s3://bucket/runs) for machines that share no root")
 
 
 def _deploy(options: argparse.Namespace) -> int:
     from flows.deploy import deploy, parameters
 
-    given = parameters(root=options.root, ray_address=options.ray_address, mlflow=options.mlflow)
+    given = parameters(
+        root=options.root, ray_address=options.ray_address, mlflow=options.mlflow, store=options.store
+    )
     print(deploy(options.pool, given, options.template))
     return OK
 

@@ -20,6 +20,7 @@ def _add_promote(commands: Any) -> None:
     )
     command.add_argument("name", help="name of the run")
     command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")
+    command.add_argument("--store", help="URL of the store that stands for the root, e.g. s3://bucket/runs")
     command.add_argument("--dry-run", action="store_true", help="show the decision and change nothing")
     command.add_argument(
         "--by-hand", metavar="REASON",
@@ -32,7 +33,9 @@ def _promote(options: argparse.Namespace) -> int:
 
     if options.by_hand is not None and not options.by_hand.strip():
         raise ValueError("--by-hand needs a reason: it is kept with the model")
-    promotion = promote_run(options.name, options.root, dry_run=options.dry_run, by_hand=options.by_hand)
+    promotion = promote_run(
+        options.name, options.root, store=options.store, dry_run=options.dry_run, by_hand=options.by_hand
+    )
     for reason in promotion.reasons:
         print(f"  {reason}")
     verb = "would be" if options.dry_run else "is"

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from flows.commands.options import FAILED, OK, add_command
-from flows.environment import PROJECT
 
 
 def add_commands(commands: Any) -> None:
@@ -18,20 +17,27 @@ def _add_cards(commands: Any) -> None:
     details = "Who agreed to what and when, and until when each card is kept. Expired cards are removed."
     command = add_command(commands, "cards", _cards, "list the identity cards that are kept", details)
     command.add_argument("--person", help="only this person's")
+    _add_places(command)
+
+
+def _add_places(command: argparse.ArgumentParser) -> None:
     command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")
+    command.add_argument("--store", help="URL of the store that stands for the root, e.g. s3://bucket/runs")
 
 
 def _cards(options: argparse.Namespace) -> int:
     from components.inference import CardStore
+    from flows.stage_store import PEOPLE, at_hand
 
-    store = CardStore(PROJECT / options.root / "people")
-    for gone in store.sweep():
-        print(f"{gone.id}  {gone.consent.person}: expired on {gone.expires:%Y-%m-%d}, removed")
-    kept = [one for one in store.all() if options.person in (None, one.consent.person)]
+    with at_hand(options.store, options.root) as root:
+        store = CardStore(root / PEOPLE)
+        for gone in store.sweep():
+            print(f"{gone.id}  {gone.consent.person}: expired on {gone.expires:%Y-%m-%d}, removed")
+        kept = [one for one in store.all() if options.person in (None, one.consent.person)]
     for one in kept:
         until = f"until {one.expires:%Y-%m-%d}" if one.expires else "until forgotten"
         print(f"{one.id}  {one.consent.person}: {one.consent.purpose} (given {one.consent.given}), {until}")
-    print(f"{len(kept)} cards in {store.cards}")
+    print(f"{len(kept)} cards in {options.store or store.cards}")
     return OK
 
 
@@ -55,7 +61,7 @@ def _add_forget(commands: Any) -> None:
         metavar="FOLDER",
         help="more folders to look in",
     )
-    command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")
+    _add_places(command)
 
 
 def _forget(options: argparse.Namespace) -> int:
@@ -64,7 +70,7 @@ def _forget(options: argparse.Namespace) -> int:
     for folder in options.also:
         if not folder.is_dir():
             raise ValueError(f"--also: there is no folder {folder}")
-    proof = forget_everywhere(options.person, PROJECT / options.root, options.also)
+    proof = forget_everywhere(options.person, options.root, options.also, options.store)
     for line in proof.removed:
         print(f"removed {line}")
     for line in proof.left:

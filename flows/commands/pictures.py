@@ -60,6 +60,7 @@ def _add_personalize(commands: Any) -> None:
     command.add_argument(
         "--keep-card", action="store_true", help="keep the card among the team's; prints its ID for requests"
     )
+    command.add_argument("--store", help="with --keep-card: URL of the team's store, e.g. s3://bucket/runs")
     command.add_argument("--kind", choices=("png", "jpg"), default="png", help="(default: %(default)s)")
     command.add_argument("--expires", help="date from when on that card is refused, e.g. 2031-12-31")
     dials = command.add_argument_group("dials", "over those of the profile")
@@ -80,6 +81,7 @@ def _personalize(options: argparse.Namespace) -> int:
         dials={name: getattr(options, name) for name, *_ in DIALS if getattr(options, name) is not None},
         save_card=options.save_card and options.save_card.resolve(),
         keep_card=options.keep_card,
+        store=options.store,
         kind=options.kind,
     )
     for line in personalize_one(wish):

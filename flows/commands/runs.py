@@ -112,6 +112,20 @@ def _add_stage(commands: Any) -> None:
     command.add_argument(
         "--out", type=Path, required=True, help="file of the record, e.g. runs/x/records/train.json"
     )
+    command.add_argument(
+        "--store", help="URL of the store that nodes share instead of a root (s3://bucket/runs)"
+    )
+    command.add_argument("--root", help="with --store: this node's folder that stands for it")
+
+
+def _bring_config(options: argparse.Namespace) -> None:
+    """Brings the run's config to a node that has not the files of the one that started the stage."""
+    from flows.config import shared_store
+
+    if (options.store is None) != (options.root is None):
+        raise ValueError("--store and --root go together: a URL, and the folder here that stands for it")
+    if store := shared_store(options.store, options.root or ""):
+        store.fetch_file(options.config.absolute())
 
 
 def _stage(options: argparse.Namespace) -> int:
@@ -121,10 +135,12 @@ def _stage(options: argparse.Namespace) -> int:
     hold_lifeline()
     from components.core import setup_logging
     from flows.config import load_config
-    from flows.stages import execute, stage_named
+    from flows.stage_table import stage_named
+    from flows.stages import execute
 
     setup_logging()
     stage_named(options.name)
+    _bring_config(options)
     config, out = load_config(options.config), options.out.resolve()
     execute(options.name, config, out)
     return OK

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,9 +23,9 @@ client = mlflow.MlflowClient()
 if len(sys.argv) > 3:
     mlflow.set_experiment("photoverse")
     with mlflow.start_run() as run:
-        mlflow.log_artifact(sys.argv[3])
+        mlflow.log_artifacts(sys.argv[3], "adapter")
     client.create_registered_model("photoverse")
-    source = f"{run.info.artifact_uri}/adapter.safetensors"
+    source = f"{run.info.artifact_uri}/adapter"
     version = client.create_model_version("photoverse", source, run.info.run_id)
     client.set_registered_model_alias("photoverse", "champion", version.version)
 found = client.get_model_version_by_alias("photoverse", "champion")
@@ -32,7 +33,7 @@ print(mlflow.artifacts.download_artifacts(found.source, dst_path=sys.argv[2]))
 """
 
 
-def champion(team: Team, folder, adapter=None):
+def champion(team: Team, folder: Path, adapter: Path | None = None) -> Path:
     """Registers an adapter as champion, if given, and returns the champion's file, as a client gets it."""
     with team.mlflow() as url:
         words = [url, str(folder), *([str(adapter)] if adapter else [])]
@@ -41,7 +42,7 @@ def champion(team: Team, folder, adapter=None):
             capture_output=True, timeout=300, check=False,
         )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout.split()[-1]
+    return Path(done.stdout.split()[-1]) / "adapter.safetensors"
 
 
 def photoverse(team: Team, *words: str) -> str:
@@ -56,7 +57,7 @@ def photoverse(team: Team, *words: str) -> str:
     return done.stdout
 
 
-def pictures(adapter, base) -> list[np.ndarray]:
+def pictures(adapter: Path, base: Path) -> list[np.ndarray]:
     import torch
 
     from components.core import RuntimeConfig
@@ -77,18 +78,12 @@ def test_a_restored_champion_serves_the_same_pictures(tmp_path, tmp_path_factory
     config = ModelConfig(base=str(base))
     parts = load_base(config)
     adapter = PhotoVerseAdapter.create(parts.unet, parts.text_encoder, parts.image_encoder, config)
-    save_adapter(adapter, tmp_path / "adapter.safetensors", {"run_name": "a-test"})
+    (tmp_path / "trained").mkdir()
+    save_adapter(adapter, tmp_path / "trained" / "adapter.safetensors", {"run_name": "a-test"})
     kept = tmp_path / "backup"
     with team_services(tmp_path_factory.mktemp("before")) as team:
-        first = champion(team, tmp_path / "first", tmp_path / "adapter.safetensors")
-        said = photoverse(
-            team,
-            "backup",
-            "--out",
-            str(kept),
-            "--store",
-            "s3://photoverse",
-        )
+        first = champion(team, tmp_path / "first", tmp_path / "trained")
+        said = photoverse(team, "backup", "--out", str(kept), "--store", "s3://photoverse")
         assert "files in" in said
     with team_services(tmp_path_factory.mktemp("after")) as team:  # another PostgreSQL, an empty bucket
         photoverse(team, "restore", "--folder", str(kept), "--store", "s3://photoverse")

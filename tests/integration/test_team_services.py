@@ -122,6 +122,7 @@ def deployed(team: Team, prefect_url):
     """What the compose file's `deploy` says, run twice: it may be repeated."""
     environment = team.environment("deploy", PREFECT_API_URL=prefect_url)
     options = ["--root", "/app/runs", "--ray-address", "http://head:8265", "--mlflow", "http://mlflow:5000"]
+    options += ["--store", "s3://photoverse/runs"]
     for words in ([], options):
         done = subprocess.run(
             [sys.executable, "-m", "flows.cli", "deploy", *words], cwd=PROJECT, env=environment, text=True,
@@ -155,6 +156,7 @@ def test_a_teams_deployments_submit_to_its_cluster(prefect_url, deployed):
         assert found.parameters["ray_address"] == "http://head:8265"
         assert found.parameters["overrides"] == {
             "root": "/app/runs",
+            "store": "s3://photoverse/runs",
             "tracking": {"uri": "http://mlflow:5000", "artifact_location": None},
         }
     assert [automation.name for automation in automations] == ["dead runs"]

@@ -1,6 +1,5 @@
 """Stages as Ray jobs on two nodes with addresses of their own: same results, a lost node, a cancelled run."""
 
-import json
 import threading
 import time
 from pathlib import Path
@@ -8,12 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from components.core import Record
-from flows.config import open_run, resolve
-from flows.environment import PROJECT
-from flows.runners import StageCall, make_runner
-from flows.stages import STAGES, threads_for
-from tests.integration.two_nodes import Cluster, cluster, possible
+from tests.integration.stage_runs import StageRun
+from tests.integration.two_nodes import Cluster, bridge, cluster, possible
 
 pytestmark = [
     pytest.mark.slow,
@@ -25,7 +20,7 @@ TRAIN = {"steps": 12, "checkpoint_every": 4, "cpus_per_worker": 2, "max_failures
 
 @pytest.fixture(scope="module")
 def nodes():
-    with cluster() as found:
+    with bridge(), cluster() as found:
         yield found
 
 
@@ -41,33 +36,10 @@ def profile(tiny_profile, tmp_path_factory) -> Path:
     return path
 
 
-class Run:
-    """A run whose stages are called one by one, as its flow does."""
-
-    def __init__(self, profile: Path, name: str, url: str | None = None, **train) -> None:
-        there = {"runner": {"kind": "ray-job", "ray_address": url}} if url else {}
-        root = profile.parent / ("cluster" if url else "local")
-        overrides = there | {"root": str(root), "train": train}
-        self.config = resolve(str(profile), overrides, name=name)
-        self.file = open_run(self.config, resume=True)
-        self.lines: list[str] = []
-
-    def stage(self, name: str, on_line=None) -> Record:
-        out = self.file.parent / "records" / f"{name}.json"
-        call = StageCall(
-            name, self.file, out, self.file.parent / "logs" / f"{name}.log",
-            threads=threads_for(name, self.config), local_base=(PROJECT / self.config.model.base).is_dir(),
-        )  # fmt: skip
-        make_runner(self.config.runner.kind, self.config.runner.ray_address).run(
-            call, on_line or self.lines.append
-        )
-        return STAGES[name].record.load(out)
-
-    def rows(self) -> list[dict]:
-        """Returns the log of training so far."""
-        files = list((self.file.parent / "train").glob("*/metrics.jsonl"))
-        lines = files[0].read_text().splitlines() if files else []
-        return [json.loads(line) for line in lines if line.endswith("}")]
+def run_of(profile: Path, name: str, url: str | None = None, **train) -> StageRun:
+    """Returns a run of this machine, or of the cluster at the URL."""
+    there = {"runner": {"kind": "ray-job", "ray_address": url}} if url else {}
+    return StageRun(profile, profile.parent / ("cluster" if url else "local"), name, train=train, **there)
 
 
 def until(true, timeout_s: float, what: str) -> float:
@@ -81,14 +53,14 @@ def until(true, timeout_s: float, what: str) -> float:
 
 @pytest.fixture(scope="module")
 def local(profile):
-    run = Run(profile, "run")
+    run = run_of(profile, "run")
     return run, {name: run.stage(name) for name in ("portraits", "prepare", "train")}
 
 
 def test_a_cluster_gives_the_same_records_and_survives_a_lost_node(nodes: Cluster, profile, local):
     """Prepared on the cluster; trained with one worker on each node, one of them killed in mid-training."""
     here, expected = local
-    there = Run(profile, "run", nodes.url)
+    there = run_of(profile, "run", nodes.url)
     for name in ("portraits", "prepare"):
         found = there.stage(name)
         assert found.fingerprint == expected[name].fingerprint, name
@@ -109,9 +81,8 @@ def test_a_cluster_gives_the_same_records_and_survives_a_lost_node(nodes: Cluste
     assert workers == [1], "one worker on each node was expected"
     assert trained.step == expected["train"].step == TRAIN["steps"]
     assert trained.fingerprint == expected["train"].fingerprint
-    losses = [{row["step"]: row["loss"] for row in run.rows() if "loss" in row} for run in (there, here)]
-    assert set(losses[0]) == set(losses[1])
-    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+    assert there.losses().keys() == here.losses().keys()
+    assert there.losses() == pytest.approx(here.losses(), rel=1e-5)
     assert there.lines, "no line of a job arrived"
 
 
@@ -120,7 +91,7 @@ def test_a_cancelled_run_leaves_nothing_after_30_s(nodes: Cluster, profile, loca
     from ray.util.state import list_placement_groups
 
     nodes.wait_for(2)
-    run = Run(profile, "cancelled", nodes.url, steps=100_000, checkpoint_every=100_000)
+    run = run_of(profile, "cancelled", nodes.url, steps=100_000, checkpoint_every=100_000)
     for name in ("portraits", "prepare"):
         run.stage(name)
     cancelled = []

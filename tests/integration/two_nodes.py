@@ -1,7 +1,7 @@
 """Two Ray nodes on one machine, each in a network namespace with an address of its own.
 
-They share a file system, as nodes of a cluster share a volume, and nothing else: no loopback, no ports. Needs
-root and `ip` (iproute2).
+They share a file system, as nodes of a cluster share a volume, and nothing else: no loopback, no ports. Of a
+folder that is named each has its own instead. Needs root and `ip` (iproute2).
 """
 
 import os
@@ -16,7 +16,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows.environment import PROJECT, child_environment
+from flows.environment import PROJECT
+from tests.integration.ray_head import node_environment
 
 NETWORK = "10.77.0"
 BRIDGE = "pvbr0"
@@ -25,7 +26,7 @@ CPUS = 2
 
 def possible() -> bool:
     """Whether this machine lets us make namespaces."""
-    if os.geteuid() or not shutil.which("ip"):
+    if os.geteuid() or not (shutil.which("ip") and shutil.which("unshare")):
         return False
     made = (
         subprocess.run(["ip", "netns", "add", "pv-probe"], capture_output=True, check=False).returncode == 0
@@ -42,10 +43,11 @@ def _ip(*words: str, check: bool = True) -> str:
 
 @dataclass
 class Node:
-    """A namespace and the Ray node in it."""
+    """A namespace and the Ray node in it; `own` is a folder of which it sees an empty one of its own."""
 
     name: str
     address: str
+    own: Path | None = None
     temp: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="ray-")))
     process: "subprocess.Popen[bytes] | None" = None
 
@@ -59,9 +61,12 @@ class Node:
 
     def start(self, *words: str) -> None:
         """Starts `ray start ...` in the namespace."""
-        environment = child_environment(extra={"GLOO_SOCKET_IFNAME": "eth0"})
+        environment = node_environment({"GLOO_SOCKET_IFNAME": "eth0"})
         # without --block: that ends a whole node when its client server, which nobody uses, is late by 30 s
         ray = [sys.executable, "-m", "ray.scripts.scripts", "start"]
+        if self.own is not None:
+            script = f'mount -t tmpfs none {self.own} && exec "$@"'
+            ray = ["unshare", "--mount", "sh", "-c", script, "sh", *ray]
         with (self.temp / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
                 ["ip", "netns", "exec", self.name, *ray,
@@ -132,13 +137,22 @@ class Cluster:
 
 
 @contextmanager
-def cluster() -> Iterator[Cluster]:
-    """Runs both nodes for the block and leaves nothing of them."""
+def bridge() -> Iterator[str]:
+    """Lays the network of the nodes for the block; yields this machine's address in it."""
     _ip("link", "add", BRIDGE, "type", "bridge")
-    nodes = [Node(f"pv-node{number}", f"{NETWORK}.{number + 2}") for number in range(2)]
     try:
         _ip("addr", "add", f"{NETWORK}.1/24", "dev", BRIDGE)
         _ip("link", "set", BRIDGE, "up")
+        yield f"{NETWORK}.1"
+    finally:
+        _ip("link", "del", BRIDGE, check=False)
+
+
+@contextmanager
+def cluster(own: Path | None = None) -> Iterator[Cluster]:
+    """Runs both nodes on a bridge for the block and leaves nothing of them."""
+    nodes = [Node(f"pv-node{number}", f"{NETWORK}.{number + 2}", own) for number in range(2)]
+    try:
         for number, node in enumerate(nodes):
             node.open(number)
         found = Cluster(*nodes)
@@ -155,4 +169,3 @@ def cluster() -> Iterator[Cluster]:
             node.kill()
             _ip("netns", "del", node.name, check=False)
             shutil.rmtree(node.temp, ignore_errors=True)
-        _ip("link", "del", BRIDGE, check=False)

@@ -31,13 +31,14 @@ class Library:
 
     Args:
         config: `sources`, and the defaults for what they do not state.
-        folder: The run's photo folder, for sources without a path, or the only source where none is named.
+        folder: The run's photo folder or its URL, for sources without a path, or the only source where none
+            is named.
 
     Raises:
         ValueError: A source needs the run's photo folder and there is none.
     """
 
-    def __init__(self, config: PrepareConfig, folder: Path | None = None) -> None:
+    def __init__(self, config: PrepareConfig, folder: Path | str | None = None) -> None:
         self.config = config
         # One unnamed folder keeps its plain file names; named sources put their name in front.
         self.sources: dict[str, Source] = (
@@ -113,7 +114,7 @@ class Library:
         raise OutsideError(f"{file!r} is of no source; there are: {', '.join(self.sources)}")
 
 
-def sources_digest(config: PrepareConfig, folder: Path | None = None) -> str:
+def sources_digest(config: PrepareConfig, folder: Path | str | None = None) -> str:
     """Returns the identity of the files of all sources, none of which is read.
 
     Args:
@@ -131,7 +132,7 @@ def read_folder(folder: Path, config: PrepareConfig) -> list[PhotoRecord]:
     return Library(config.model_copy(update={"sources": ()}), folder).records()
 
 
-def _open(source: SourceConfig, folder: Path | None) -> Source:
+def _open(source: SourceConfig, folder: Path | str | None) -> Source:
     if source.path is None:
         if folder is None:
             raise ValueError(

@@ -121,3 +121,23 @@ def test_a_run_on_a_cluster_joins_it_and_has_whole_paths():
     config = resolve("portraits", chosen, name="x")
     assert (config.root, config.runtime.ray_address) == ("/mnt/runs", "ray://head:10001")
     assert resolve("portraits", name="x").runtime.ray_address == "local"
+
+
+def test_a_store_is_a_url_and_on_a_cluster_asks_for_an_mlflow_server():
+    assert resolve("portraits", {"store": "s3://b/runs"}, name="a").store == "s3://b/runs"
+    with pytest.raises(ValueError, match=r"store: expected a URL such as s3://bucket/runs; found 'runs'"):
+        resolve("portraits", {"store": "runs"})
+    cluster = {"store": "s3://b/runs", "runner": {"kind": "ray-job", "ray_address": "http://head:8265"}}
+    with pytest.raises(ValueError, match="needs an MLflow server: set tracking.uri"):
+        resolve("portraits", cluster)
+    assert resolve("portraits", cluster | {"tracking": {"uri": "http://mlflow:5000"}}, name="a").store
+
+
+def test_a_run_in_a_store_is_known_on_every_machine(tmp_path):
+    url = f"memory://{tmp_path.name}/runs"
+    nodes = [{"store": url, "root": str(tmp_path / name)} for name in ("a", "b")]
+    first, second = (resolve("portraits", node, name="one") for node in nodes)
+    open_run(first)
+    with pytest.raises(ValueError, match="run 'one' exists"):
+        open_run(second)
+    assert reopen_run("one", second.root, nodes[1]).train == first.train

@@ -1,18 +1,21 @@
 """The stage table: what is done again and what is kept."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import pytest
 
-from components.core import Checkpoint, PhotoFolder, Promotion, ShardManifest
+from components.core import Checkpoint, Personalization, PhotoFolder, Promotion, ShardManifest
 from components.prepare import PrepareConfig
-from flows import stages
 from flows.config import resolve
 from flows.pipeline import data_stages
+from flows.stage_store import at_hand
+from flows.stage_table import STAGES, stage_named, threads_for
 from flows.stage_work import model_uri
-from flows.stages import STAGES, execute, finished, stage_fingerprint, stage_folder, threads_for
+from flows.stages import execute, finished, stage_fingerprint, stage_folder
 
 
 @pytest.fixture
@@ -134,7 +137,7 @@ def test_a_missing_earlier_stage_is_named(config):
 
 def test_an_unknown_stage_is_named():
     with pytest.raises(ValueError, match="'polish' is not known; allowed: portraits, prepare, train"):
-        stages.stage_named("polish")
+        stage_named("polish")
 
 
 def test_own_photos_take_the_place_of_drawn_people(config, tmp_path, calls):
@@ -219,3 +222,89 @@ def test_threads_fill_the_cores_once(config):
     assert threads_for("train", config) == 4
     assert threads_for("evaluate", config) == 8
     assert threads_for("prepare", config) == 1
+
+
+class Nodes:
+    """Machines with a root of their own, one after the other, and one store."""
+
+    def __init__(self, config, tmp_path):
+        self.config = config.model_copy(update={"store": f"memory://{tmp_path.name}/runs"})
+        self.root = Path(config.root)
+
+    def run(self, *names):
+        shutil.rmtree(self.root, ignore_errors=True)
+        return run(self.config, *names)
+
+    def stored(self):
+        filesystem = fsspec.filesystem("memory")
+        place = self.config.store.removeprefix("memory:/")
+        return sorted(path.removeprefix(f"{place}/") for path in filesystem.find(place))
+
+
+def test_with_a_store_each_stage_may_run_on_another_machine(config, tmp_path, calls):
+    nodes, here = Nodes(config, tmp_path), run(config, "portraits", "prepare", "train")
+    calls.clear()
+    there = [record for name in ("portraits", "prepare", "train") for record in nodes.run(name)]
+    assert [record.fingerprint for record in there] == [record.fingerprint for record in here]
+    assert calls == ["portraits", "prepare", "train"]
+    assert "one/records/train.json" in nodes.stored()
+
+
+def test_with_a_store_what_another_machine_has_done_is_done(config, tmp_path, calls):
+    nodes = Nodes(config, tmp_path)
+    nodes.run("portraits", "prepare", "train")
+    calls.clear()
+    nodes.run("train")
+    assert calls == []
+    shutil.rmtree(nodes.root)
+    records = nodes.root / "one" / "records"
+    assert finished("train", nodes.config, records / "train.json") is not None
+    other = nodes.config.model_copy(update={"name": "two"})
+    run(other, "portraits", "prepare", "train")
+    assert calls == ["train"]
+
+
+def test_with_a_store_a_failed_stage_leaves_what_it_did(config, tmp_path, calls, monkeypatch):
+    nodes = Nodes(config, tmp_path)
+    nodes.run("portraits", "prepare")
+
+    def fails(config, folder, records):
+        (folder / "half").write_text("done")
+        raise ValueError("the disk is full")
+
+    whole = STAGES["train"]
+    monkeypatch.setitem(STAGES, "train", replace(whole, work=fails))
+    with pytest.raises(ValueError, match="disk is full"):
+        nodes.run("train")
+
+    def goes_on(config, folder, records):
+        assert (folder / "half").read_text() == "done"
+        return whole.work(config, folder, records)
+
+    monkeypatch.setitem(STAGES, "train", replace(whole, work=goes_on))
+    (record,) = nodes.run("train")
+    assert record.step == 1
+
+
+def test_what_was_forgotten_in_the_store_is_not_sent_back(config, tmp_path, monkeypatch):
+    nodes = Nodes(config, tmp_path)
+
+    def draws(config, folder, records):
+        (folder / "p.png").write_text("a face")
+        return Personalization(
+            folder=str(folder), ledger=str(folder / "l"), requests=0, done=0, failed=0, model_uri=""
+        )
+
+    def idles(config, folder, records):
+        assert not (folder / "p.png").exists()
+        return draws.record
+
+    monkeypatch.setitem(STAGES, "personalize", replace(STAGES["personalize"], work=draws))
+    (draws.record,) = nodes.run("personalize")
+    with at_hand(nodes.config.store, "unused", "*/personalize") as root:
+        (root / "one" / "personalize" / "p.png").unlink()
+        (root / "one" / "personalize" / "l").write_text("forgotten")
+    monkeypatch.setitem(STAGES, "personalize", replace(STAGES["personalize"], work=idles))
+    run(nodes.config, "personalize")  # on the machine that still has the picture
+    assert "one/personalize/p.png" not in nodes.stored()
+    assert "one/personalize/l" in nodes.stored()

@@ -1,11 +1,12 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from components.core import RuntimeConfig, sha256_file
+from components.core import RuntimeConfig, SharedStore, sha256_file
 from components.face import FaceConfig
 from components.inference import BatchConfig, Dials, PhotoRules, batch, personalize_batch, read_recipe
 from components.inference.ledger import Ledger, LedgerRow
@@ -347,3 +348,30 @@ def test_a_reason_never_repeats_photo_or_words(folder, run):
         assert SECRET not in row.model_dump_json(), name
         assert len(row.error) <= 500
     assert SECRET not in (folder / "out" / "ledger.jsonl").read_text()
+
+
+def test_a_worker_on_another_node_takes_adapter_and_cards_from_the_store(
+    folder, adapter_file, model_config, tmp_path
+):
+    store = SharedStore(url=f"memory://{tmp_path.name}/runs", root=str(tmp_path / "root"))
+    place = Path(store.root) / "nightly" / "model" / "adapter.safetensors"
+    place.parent.mkdir(parents=True)
+    for suffix in (".safetensors", ".json"):
+        shutil.copyfile(adapter_file.with_suffix(suffix), place.with_suffix(suffix))
+        store.send_file(place.with_suffix(suffix))
+    settings = {
+        "batch": CONFIG.model_dump(mode="json"), "face": FaceConfig().model_dump(mode="json"),
+        "model": model_config.model_dump(mode="json"), "runtime": RUNTIME.model_dump(mode="json"),
+        "model_uri": "models:/photoverse/3", "store": store.model_dump(mode="json"),
+    }  # fmt: skip
+    maker = PictureWorker(str(place), settings).personalizer
+    card = Path(store.root) / "people" / "cards" / "one.safetensors"
+    card.parent.mkdir(parents=True)
+    maker.card([(folder / "a.png").read_bytes()], consent="a test").save(card)
+    store.send_file(card)
+    shutil.rmtree(store.root)  # the other node has nothing of it
+    worker = PictureWorker(str(place), settings)
+    asked = {"id": "r0", "card": str(card), "photos": [], "prompt": "a photo of S*", "negative_prompt": ""}
+    dials = CONFIG.dials.model_dump(mode="json")
+    (drawn,) = worker.draw([asked | {"seed": 1, "num_images": 1, "dials": dials}])
+    assert isinstance(drawn, list), drawn

@@ -119,6 +119,23 @@ def test_the_rayjobs_command_is_one_that_we_have(manifests):
     assert config.train.use_gpu
 
 
+def test_a_store_takes_the_place_of_the_volume(values):
+    mlflow = "tracking.uri=http://mlflow:5000"
+    run = values.run.model_copy(update={"settings": (*values.run.settings, mlflow)})
+    update = {"runs_claim": None, "store": "s3://photoverse/runs", "run": run}
+    made = render(values.model_copy(update=update))
+    assert "persistentVolumeClaim" not in "".join(made.values())
+    for template in kuberay.pods(documents(made["ray-cluster.yaml"])[0]["spec"], kuberay.CLUSTER):
+        validate({"apiVersion": "v1", "kind": "PodTemplate", "metadata": {"name": "x"}, "template": template})
+    assert json.loads(made["work-pool.json"])["job_configuration"]
+    test_the_rayjobs_command_is_one_that_we_have(made)
+    words = shlex.split(ray(made, "RayJob")["spec"]["entrypoint"])
+    assert "store=s3://photoverse/runs" in words
+    for wrong in ({"store": "s3://photoverse/runs"}, {"runs_claim": None}):
+        with pytest.raises(ValueError, match="set runs_claim or store, not both"):
+            ClusterValues.parse(values.model_dump() | wrong, source="a test")
+
+
 def test_prefects_worker_and_its_rights_are_valid(manifests):
     found = documents(manifests["prefect-worker.yaml"])
     assert [d["kind"] for d in found] == [

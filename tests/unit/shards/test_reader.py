@@ -1,14 +1,25 @@
+import uuid
 from collections import Counter
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 
 from components.core import ShardManifest
-from components.shards import ReaderConfig, Sample, ShardReader, decode, encode, load_split, write_shard
+from components.shards import (
+    DamagedShard,
+    ReaderConfig,
+    Sample,
+    ShardReader,
+    decode,
+    encode,
+    load_split,
+    write_shard,
+)
 
 STREAM = {"config": ReaderConfig(memory_limit_mb=0)}
 PATHS = pytest.mark.parametrize("limit", [{}, STREAM], ids=["memory", "stream"])
@@ -205,3 +216,32 @@ def test_a_fault_names_its_shard_and_travels_between_processes(make_set: MakeSet
         order(manifest, 3, **limit)
     again = pickle.loads(pickle.dumps(caught.value))
     assert (again.names, str(again)) == (("train-000001.tar",), str(caught.value))
+
+
+@pytest.fixture
+def remote(make_set: MakeSet) -> tuple[ShardManifest, ShardManifest]:
+    """A set in a folder, and the same below a URL."""
+    here = make_set(3, 5, 2)
+    url = f"memory://{uuid.uuid4().hex}/shards"
+    fsspec.filesystem("memory").put(f"{here.folder}/", url.removeprefix("memory:/") + "/", recursive=True)
+    return here, here.model_copy(update={"folder": url})
+
+
+@PATHS
+def test_a_set_in_a_store_gives_the_same_batches(remote, limit) -> None:
+    here, there = remote
+    assert order(there, 6, 2, **limit) == order(here, 6, 2, **limit)
+    assert len(load_split(there, "train")) == 10
+
+
+@PATHS
+def test_faults_of_a_set_in_a_store_are_named(remote, limit) -> None:
+    _, there = remote
+    store, place = fsspec.url_to_fs(f"{there.folder}/train-000001.tar")
+    store.pipe_file(place, store.cat_file(place)[:5000])
+    with pytest.raises(DamagedShard, match=r"memory://.*train-000001\.tar is damaged") as caught:
+        order(there, 3, **limit)
+    assert caught.value.names == ("train-000001.tar",)
+    store.rm_file(place)
+    with pytest.raises(DamagedShard, match=r"1 shards are missing in memory://"):
+        reader(there, **limit)
