@@ -51,7 +51,11 @@ def forget_everywhere(person: str, root: str, also: list[Path], store: str | Non
         store: URL of the store that stands for the root; what may show a person is copied here and sent back.
     """
     with at_hand(store, root, *SHOW_PEOPLE, files=KNOW_SETS) as place:
-        return _forget(person, place, also)
+        proof = _forget(person, place, also)
+        if store:
+            proof.removed = [line.replace(str(place), store) for line in proof.removed]
+            proof.left = [line.replace(str(place), store) for line in proof.left]
+        return proof
 
 
 def _forget(person: str, root: Path, also: list[Path]) -> Proof:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from components.core import Personalization
+from components.core import Personalization, SharedStore
 from components.inference import CardStore, Consent, IdentityCard, Ledger, LedgerRow
 from components.shards import open_manifest, verify_shards
 from flows import batch_summary as summary
@@ -90,6 +90,37 @@ def test_forget_reaches_prepared_shards_and_evaluations(root, capsys, make_set):
     left = sorted(path.name for path in report.parent.rglob("*.*"))
     assert left == ["p2-k-7.png", "report.json"]
     assert CardStore(root / "people").forgotten() == ["p1"]
+
+
+def test_forget_reaches_what_is_in_a_store(root, tmp_path, capsys, make_set):  # noqa: F811
+    """Cards, batches and shards; the records of the sets, which name folders of the nodes, follow."""
+    manifest = make_set(2, 2)
+    folder, kept = root / "cache" / "prepare" / "abc", root / "run" / "records" / "prepare.json"
+    shutil.copytree(manifest.folder, folder, ignore=shutil.ignore_patterns("people", "nightly", "cache"))
+    manifest = manifest.model_copy(update={"folder": str(folder)})
+    for path in (folder / "manifest.json", folder / "record.json", kept):
+        manifest.save(path)
+    store = SharedStore(url=f"memory://{tmp_path.name}/runs", root=str(root))
+    for part in (root / "people", root / "nightly" / "personalize"):
+        store.send(part)
+    store.send(folder, leave=["record.json"])
+    for file in (folder / "record.json", kept):
+        store.send_file(file)
+    for person in ("anna", "p1"):
+        assert main(["forget", "--person", person, "--store", store.url]) == OK
+    said = capsys.readouterr().out
+    assert f"removed {store.url}/nightly/personalize/pictures/anna-1-0.png" in said
+    assert "0 left" in said
+    assert main(["cards", "--store", store.url]) == OK
+    assert "bob: cards" in capsys.readouterr().out
+    for part in (root / "people", root / "nightly" / "personalize", folder):  # a node that had them all
+        store.fetch(part, leave=["record.json"])
+    assert not list(root.rglob("anna-1-0.*"))
+    assert [one.consent.person for one in CardStore(root / "people").all()] == ["bob"]
+    assert verify_shards(open_manifest(folder)) == []
+    for path in (folder / "record.json", kept):
+        store.fetch_file(path)
+        assert type(manifest).load(path).shards == open_manifest(folder).shards
 
 
 def test_forget_says_when_something_is_left(root, capsys, monkeypatch):
