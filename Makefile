@@ -2,7 +2,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help venv check demo test test-slow lint format types bench base-model train-portraits services doctor clean clean-all
+.PHONY: help venv check demo test test-slow test-adam8bit lint format types bench base-model train-portraits services doctor clean clean-all
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -38,6 +38,12 @@ test: $(STAMP) ## the whole suite but what is marked slow, gpu or network; ARGS=
 
 test-slow: $(STAMP) ## the tests that take minutes
 	@$(PYTEST) -m slow $(ARGS)
+
+test-adam8bit: $(STAMP) ## the 8-bit optimizer, its package beside the environment: in it, peft loads it everywhere
+	@test -d $(VENV)/adam8bit/bitsandbytes || $(BIN)/python -m pip install --disable-pip-version-check -q \
+		--no-deps --target $(VENV)/adam8bit -c infra/constraints.txt bitsandbytes
+	@PYTHONPATH=$(VENV)/adam8bit:$$PYTHONPATH $(PYTEST) tests/unit/training/test_optimizers.py -k 8_bit \
+		-m 'slow or not slow' $(ARGS)
 
 lint: $(STAMP) ## ruff, formatting and types
 	@$(BIN)/ruff check .

@@ -36,7 +36,7 @@ class Job:
         run_name: Its name.
         run_id: Of the MLflow run; None keeps the record in the folder alone.
         left_out: Names of damaged shards that the run goes on without.
-        resume_from: Checkpoint to take up where Ray knows of none.
+        resume_from: Checkpoint to take up where Ray knows of none that is newer.
         store: What the nodes share where they do not share the folder; None where they do.
         hook: Called as hook(rank, inputs) before each step; tests kill workers with it.
     """

@@ -19,7 +19,14 @@ from components.training.job import (
     Job,
 )
 from components.training.left_out import leave_out, read_left_out
-from components.training.store import StoreFault, mend_store, storing
+from components.training.store import (
+    RAY_LIST,
+    StoreFault,
+    mend_store,
+    set_list_aside,
+    store_fault,
+    storing,
+)
 from components.training.worker import run_worker
 
 logger = logging.getLogger(__name__)
@@ -76,6 +83,10 @@ def remember_run_id(folder: Path, run_id: str) -> None:
         write_text_atomic(path, json.dumps(values | {"mlflow_run_id": run_id}, indent=2))
 
 
+class RefusedList(RuntimeError):
+    """Ray does not take its own list of checkpoints, e.g. that of another version."""
+
+
 def launch(job: Job) -> dict[str, Any]:
     """Runs the workers to the end, restarting them from the last checkpoint when one dies.
 
@@ -95,20 +106,29 @@ def launch(job: Job) -> dict[str, Any]:
             return _run_workers(job)
         except DamagedShard as fault:
             leave_out(job, fault)
+        except RefusedList:
+            if job.store is not None:
+                raise
+            set_list_aside(job.folder / CHECKPOINTS_FOLDER / job.run_name)
 
 
 def _mended(job: Job) -> Path | None:
     """Mends what a file system leaves half done; an object store puts whole objects."""
-    return mend_store(job.folder / CHECKPOINTS_FOLDER / job.run_name) if job.store is None else None
+    if job.store is not None:
+        return None
+    with storing("the list of checkpoints", job.folder):
+        return mend_store(job.folder / CHECKPOINTS_FOLDER / job.run_name)
 
 
 def _run_workers(job: Job) -> dict[str, Any]:
     """Runs the workers of one start of Ray Train, with its restarts."""
+    from ray.exceptions import RayActorError
     from ray.train import CheckpointConfig, FailureConfig, LoggingConfig, RunConfig, TrainingFailedError
 
     from components.training.trainer import Trainer
 
-    (job.folder / OUTCOME_FILE).unlink(missing_ok=True)
+    with storing("the outcome", job.folder):
+        (job.folder / OUTCOME_FILE).unlink(missing_ok=True)
     job.send()
     trainer = Trainer(
         run_worker,
@@ -126,7 +146,7 @@ def _run_workers(job: Job) -> dict[str, Any]:
     try:
         with ShownProgress(job):
             trainer.fit()
-    except TrainingFailedError as error:
+    except (TrainingFailedError, RayActorError) as error:  # of the workers; of Ray's controller
         raise explained(error, job) from error
     finally:
         job.fetch()
@@ -152,7 +172,7 @@ def explained(error: Exception, job: Job) -> Exception:
 
     Damaged shards and a store that cannot be written come as the errors that they are.
     """
-    from components.training.trainer import input_fault, worker_failures
+    from components.training.trainer import controller_failure, input_fault, list_refused, worker_failures
 
     fault = input_fault(error)
     if isinstance(fault, DamagedShard | StoreFault):
@@ -161,13 +181,20 @@ def explained(error: Exception, job: Job) -> Exception:
         return ValueError(f"run {job.run_name!r} stopped: {fault}")
     failures = worker_failures(error)
     if not failures:
-        return RuntimeError(f"run {job.run_name!r} failed: {str(error).splitlines()[-1]}")
+        if list_refused(error):
+            return RefusedList(f"Ray refuses its list {RAY_LIST} in {job.checkpoints}: {_last_line(error)}")
+        told = store_fault(controller_failure(error), "the list of checkpoints", job.folder)
+        return told or RuntimeError(f"run {job.run_name!r} failed: {_last_line(error)}")
     first, failure = next(iter(failures.items()))
     kept = f"its checkpoints are in {job.checkpoints}; the same run name goes on from the last"
     return RuntimeError(
         f"run {job.run_name!r} failed more than {job.config.max_failures} times, at last on rank {first} "
         f"with {type(failure).__name__}: {str(failure).strip().splitlines()[0]}; {kept}"
     )
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1]
 
 
 def scaling(config: TrainConfig, device: str) -> Any:

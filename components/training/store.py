@@ -1,7 +1,7 @@
 """A run's folder: what to say when it is full, read-only or gone, and how it is taken up again.
 
-Ray keeps a list of its checkpoints in a file that it does not write atomically, and refuses to start when the
-list is damaged or names a checkpoint that is gone. `mend_store` looks before Ray does.
+Ray keeps a list of its checkpoints in a file that it writes seconds after the checkpoint, not atomically, and
+it refuses to start when the list is damaged or names a checkpoint that is gone. `mend_store` looks first.
 """
 
 import errno
@@ -45,17 +45,25 @@ def storing(what: str, folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError) as error:
-        number = _number(error)
-        if number not in LASTING:
+        fault = store_fault(error, what, folder)
+        if fault is None:
             raise
-        raise StoreFault(
-            f"{what} could not be written to {folder}: {os.strerror(number)}"
-            f"{_free_space(folder)}; mend that, and the same run name goes on from the last checkpoint"
-        ) from error
+        raise fault from error
 
 
-def _number(error: OSError | SafetensorError) -> int:
-    """The error number; safetensors ("code: 28") and shutil ("[Errno 28]") have it in the message alone."""
+def store_fault(error: BaseException, what: str, folder: Path) -> StoreFault | None:
+    """Returns a lasting fault of the file system in words; None if an error is something else."""
+    number = _number(error)
+    if number not in LASTING:
+        return None
+    return StoreFault(
+        f"{what} could not be written to {folder}: {os.strerror(number)}"
+        f"{_free_space(folder)}; mend that, and the same run name goes on from the last checkpoint"
+    )
+
+
+def _number(error: BaseException) -> int:
+    """The error number; some say it in the message alone: safetensors ("code: 28"), Ray ("[Errno 28]")."""
     number = getattr(error, "errno", None)
     found = re.search(r"(?:code: |\[Errno )(\d+)", str(error))
     return int(number or (found[1] if found else 0))
@@ -83,34 +91,41 @@ def replace_folder(new: Path, old: Path) -> None:
 
 
 def mend_store(checkpoints: Path) -> Path | None:
-    """Takes away what a failed save left half done, and Ray's list if Ray would refuse it.
+    """Takes away what a failed save left half done, and sets Ray's list aside if Ray would refuse it.
 
     Args:
         checkpoints: Folder of the run's checkpoints; need not exist.
 
     Returns:
-        The checkpoint to resume from where Ray's list had to go, None where the list serves.
+        The newest whole checkpoint where Ray's list does not have it: the list is damaged, or its writer died
+        before it noted the last. None where the list serves.
 
     Raises:
         ValueError: There were checkpoints, and none of them is whole.
     """
     listing = checkpoints / RAY_LIST
     listed = _listed(listing)
-    found = sorted(path for path in checkpoints.glob("checkpoint_*") if path.is_dir())
-    if listed is not None and all((checkpoints / name).is_dir() for name in listed):
-        for path in found:
-            if path.name not in listed:
-                _remove_half_done(path)
-        return None
-    lost = listing.exists()
-    if lost:
-        logger.warning("the list of checkpoints in %s is damaged: it is made anew", checkpoints)
-        listing.unlink()
-    else:  # the first save failed: there may be nothing but its rest
-        for path in found:
+    serves = listed is not None and all((checkpoints / name).is_dir() for name in listed)
+    damaged = listing.exists() and not serves
+    for path in _checkpoints(checkpoints):
+        if not damaged and path.name not in (listed or ()):
             _remove_half_done(path)
-        found = [path for path in found if path.is_dir()]
-    return last_whole(found[-1]) if found else None
+    found = _checkpoints(checkpoints)
+    has_last = listed and serves and (not found or found[-1].name <= max(listed))
+    newest = last_whole(found[-1]) if found and not has_last else None
+    if damaged:
+        set_list_aside(checkpoints)
+    return newest
+
+
+def set_list_aside(checkpoints: Path) -> None:
+    """Keeps Ray's list under another name; Ray begins a new one."""
+    logger.warning("the list of checkpoints in %s is damaged: it is made anew", checkpoints)
+    (checkpoints / RAY_LIST).replace(checkpoints / f"{RAY_LIST}.damaged")
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("checkpoint_*") if path.is_dir())
 
 
 def _remove_half_done(folder: Path) -> None:

@@ -3,7 +3,8 @@
 A `ValueError` of a worker says that settings or data are wrong, a `StoreFault` that nothing can be kept; a
 restart would only repeat either. And on a Ray that lives and dies with the stage, each helper is a process of
 its own that costs seconds of start-up on two cores: autoscaling coordinator (nothing scales), placement group
-cleaner (Ray ends with the stage, and without a dashboard it warns each second), preemption watcher.
+cleaner (Ray ends with the stage, and without a dashboard it warns each second), preemption watcher,
+manager of Ray's datasets (the workers read shards; it would start anew with each restart).
 
 What is overridden is private to Ray 2.60, which is pinned; where a later Ray names it differently, nothing is
 left out and training runs all the same.
@@ -13,13 +14,16 @@ import os
 from typing import Any
 
 from ray.train.torch import TorchTrainer
+from ray.train.v2._internal.exceptions import CheckpointManagerInitializationError
 from ray.train.v2._internal.execution.failure_handling import FailureDecision
 from ray.train.v2._internal.execution.failure_handling.default import DefaultFailurePolicy
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 
 from components.training.store import StoreFault
 
-LEFT_OUT = {"PlacementGroupCleanerCallback", "ControllerMetricsCallback", "WorkerMetricsCallback"}
+LEFT_OUT = {
+    "DatasetsCallback", "PlacementGroupCleanerCallback", "ControllerMetricsCallback", "WorkerMetricsCallback",
+}  # fmt: skip
 LOCAL_ENV = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
 
 
@@ -85,3 +89,16 @@ def input_fault(error: Any) -> ValueError | StoreFault | None:
     """Returns the first `ValueError` or `StoreFault` among the workers' exceptions."""
     failures = worker_failures(error).values()
     return next((failure for failure in failures if isinstance(failure, ValueError | StoreFault)), None)
+
+
+def controller_failure(error: Any) -> BaseException:
+    """Returns what broke Ray's controller, which keeps the list of checkpoints."""
+    return getattr(error, "controller_failure", error)
+
+
+def list_refused(error: Any) -> bool:
+    """Whether the controller did not start because it would not take its own list of checkpoints.
+
+    An error of its start comes as text alone.
+    """
+    return CheckpointManagerInitializationError.__name__ in str(error)

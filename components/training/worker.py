@@ -1,6 +1,7 @@
 """The function that Ray Train runs in each worker, and what it hands back."""
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,11 @@ def run_worker(values: dict[str, Any]) -> None:
     context = ray.train.get_context()
     job.fetch()
     worker = Worker(job, context.get_world_rank(), context.get_world_size())
-    checkpoint = ray.train.get_checkpoint()
-    if checkpoint is None:
-        worker.resume(job.resume_from)
-    else:
-        with checkpoint.as_directory() as folder:
-            worker.resume(last_whole(Path(folder)))
+    listed = ray.train.get_checkpoint()
+    with nullcontext() if listed is None else listed.as_directory() as folder:
+        known = [job.resume_from, None if folder is None else Path(folder)]
+        latest = max((path for path in known if path is not None), key=lambda path: path.name, default=None)
+        worker.resume(None if latest is None else last_whole(latest))
     worker.run(report_checkpoint)
 
 

@@ -173,3 +173,27 @@ def top_level(body: list[ast.stmt]) -> Iterator[ast.Import | ast.ImportFrom]:
             yield from top_level(node.body + node.orelse)
         elif isinstance(node, ast.Try | ast.With):
             yield from top_level(node.body)
+
+
+READS_PICKLES = {"torch.load", "pickle.load", "pickle.loads", "cloudpickle.load", "joblib.load", "dill.load"}
+
+
+def pickles_in(source: str) -> list[str]:
+    """Returns the calls in a file that would run what a stranger has pickled."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    return [
+        f"line {call.lineno}: {ast.unparse(call)}"
+        for call in calls
+        if ast.unparse(call.func) in READS_PICKLES
+        or any(word.arg == "allow_pickle" and ast.unparse(word.value) != "False" for word in call.keywords)
+    ]
+
+
+def test_no_pickle_is_read():
+    found = {path.name: pickles_in(path.read_text(encoding="utf-8")) for path in FILES}
+    assert {name: faults for name, faults in found.items() if faults} == {}
+
+
+def test_a_pickle_that_is_read_would_be_seen():
+    reads = ["torch.load(path, weights_only=True)", "np.load(path, allow_pickle=True)"]
+    assert [len(pickles_in(read)) for read in [*reads, "np.save(path, a, allow_pickle=False)"]] == [1, 1, 0]

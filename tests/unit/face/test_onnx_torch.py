@@ -1,6 +1,7 @@
 """The ONNX interpreter against onnxruntime; its gradients against the torch network the ONNX came from."""
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -11,6 +12,8 @@ from onnx import TensorProto, helper
 from torch import nn
 
 from components.face.onnx_torch import OnnxModule, load_arcface
+
+PORTRAIT_PACK = Path(__file__).parents[3] / "components" / "portraits" / "base" / "face_pack"
 
 
 class Block(nn.Module):
@@ -97,6 +100,21 @@ def test_equals_onnxruntime(tmp_path, network, opset):
     images = np.random.default_rng(0).uniform(-1, 1, (5, 3, 32, 32)).astype(np.float32)
     ours = load_arcface(path).network(torch.from_numpy(images)).detach().numpy()
     np.testing.assert_allclose(ours, onnxruntime_output(path, images), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["identity", "judge"])
+def test_the_networks_of_the_portrait_world_equal_onnxruntime(name):
+    path = PORTRAIT_PACK / f"{name}.onnx"
+    size = onnxruntime.InferenceSession(str(path)).get_inputs()[0].shape[-1]
+    images = np.random.default_rng(0).uniform(-1, 1, (3, 3, size, size)).astype(np.float32)
+    arcface = load_arcface(path)
+    given = torch.from_numpy(images).requires_grad_()
+    ours = arcface.network(given)
+    np.testing.assert_allclose(ours.detach().numpy(), onnxruntime_output(path, images), atol=1e-5, rtol=1e-5)
+    arcface.embed(given)[:, 0].sum().backward()
+    assert given.grad is not None
+    assert bool(given.grad.isfinite().all())
+    assert bool((given.grad != 0).any())
 
 
 def test_gradients_equal_those_of_the_torch_network(tmp_path):

@@ -23,15 +23,16 @@ def test_every_profile_is_valid(name):
     assert resolve(name, name="x").name == "x"
 
 
-def test_the_papers_recipe_is_in_the_profile():
-    config = resolve("sd21")
+@pytest.mark.parametrize(("name", "depth"), [("sd21", 32), ("sd15", 24)])
+def test_the_papers_recipe_is_in_the_profile(name, depth):
+    config = resolve(name)
     train = config.train
     assert (train.optimizer.learning_rate, train.global_batch_size, train.steps) == (1e-4, 64, 60_000)
     weights = (train.face_loss.lambda_face, train.losses.lambda_text, train.losses.lambda_visual)
     assert weights == (0.01, 0.01, 0.001)
     assert (train.fusion.r1, train.fusion.r2) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
     assert (config.prepare.identity_expand, config.prepare.target_expand) == (1.3, 3.0)
-    assert len(config.model.layers(depth=32)) == 5
+    assert len(config.model.layers(depth=depth)) == 5
 
 
 def test_parameters_go_over_profile_goes_over_defaults(profile):

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from safetensors.torch import load_file
 from components.training.checkpoint import check_checkpoint
 from components.training.guard import SETTLED, judge, running_mean
 from components.training.tracking import read_history
+from tests.unit.training.made_groups import run_group
 from tests.unit.training.made_runs import made_worker, run_alone
 from tests.unit.training.test_loop import losses
 
@@ -144,3 +146,21 @@ def test_an_explosion_is_seen_before_the_weights_change(make_job):
     assert "more than 50 times its running mean" in error
     assert "the weights of step 12 are the last good ones" in error
     assert worker.state.step == 12
+
+
+@pytest.mark.slow
+def test_one_of_two_workers_has_the_fault_and_the_whole_batch_is_named(make_job, tmp_path):
+    job = make_job(num_workers=2, divergence={"explosion_factor": None}, **BARE)
+    spoiled = replace(job, hook=spoil_features)
+    run_group([spoiled], 2, tmp_path / "store")
+    error = json.loads((job.folder / "outcome.json").read_text())["error"]
+    assert "the loss is nan at step 3" in error
+    assert sum(word.strip(",;").endswith("-0") for word in error.split()) == 8
+    assert error.endswith("the weights of step 2 are the last good ones and kept")
+    assert not (job.folder / "adapter.safetensors").exists()
+
+
+def spoil_features(rank, inputs):
+    """A damaged sample of the second worker."""
+    if (rank, inputs.step) == (1, 2):
+        inputs.micro_batches[0].features.fill_(float("nan"))

@@ -14,7 +14,7 @@ from components.face import FaceConfig
 from components.training.checkpoint import check_checkpoint
 from components.training.export import full_weights
 from components.training.tracking import read_history
-from tests.unit.training.made_runs import made_worker
+from tests.unit.training.made_runs import made_job, made_worker, run_alone
 
 ADAPTER = "adapter.safetensors"
 BARE = {"validation": {"timesteps": 1, "sample_people": 0}}  # for tests that look at losses and weights alone
@@ -89,6 +89,18 @@ def test_zero_runs_resume_bitwise(make_job, run, stage):
     run(again, resume_from=kept[3])
     assert losses(again.folder) == losses(job.folder)[3:]
     assert (again.folder / ADAPTER).read_bytes() == (job.folder / ADAPTER).read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_what_is_predicted_is_read_from_the_bases_scheduler(base, manifest, finished, tmp_path, kind):
+    other = shutil.copytree(base, tmp_path / "base")
+    path = other / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"prediction_type": kind}))
+    job = made_job(tmp_path / "run", other, manifest, steps=1, **BARE)
+    worker, _ = run_alone(job)
+    assert worker.objective.noise_scheduler.config.prediction_type == kind
+    found, recorded = losses(job.folder)[0]["diffusion"], losses(finished[0].folder)[0]["diffusion"]
+    assert (found == recorded) == (kind == "v_prediction")  # that of the tiny base
 
 
 def test_only_the_adapter_is_trained(finished):

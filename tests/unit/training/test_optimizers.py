@@ -22,7 +22,7 @@ def assert_resumes_bitwise(make_job, **settings):
     return job, kept
 
 
-@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes is an extra package")
+@pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="an extra package: make test-adam8bit")
 @pytest.mark.parametrize("stage", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_8_bit_adam(make_job, finished, stage):
     job, kept = assert_resumes_bitwise(make_job, optimizer={"kind": "adamw8bit"}, zero_stage=stage)

@@ -3,13 +3,15 @@
 import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 
 import pytest
+from ray.train import ControllerError
 from safetensors import SafetensorError
 
-from components.training.launch import claim_folder
+from components.training.launch import RefusedList, claim_folder, explained, launch
 from components.training.store import (
     RAY_LIST,
     StoreFault,
@@ -81,6 +83,20 @@ def test_a_damaged_list_goes_and_the_newest_whole_checkpoint_is_taken(tmp_path, 
         os.truncate(tmp_path / RAY_LIST, 20)
     assert mend_store(tmp_path) == tmp_path / "checkpoint_2"
     assert not (tmp_path / RAY_LIST).exists()
+    assert (tmp_path / f"{RAY_LIST}.damaged").exists()
+    assert mend_store(tmp_path) == tmp_path / "checkpoint_2"  # as often as it takes to make a new list
+
+
+def test_a_checkpoint_that_the_list_does_not_have_yet_is_not_lost(tmp_path):
+    for name in ("checkpoint_1", "checkpoint_2", "checkpoint_3"):
+        checkpoint(tmp_path / name)
+    listed(tmp_path, "checkpoint_1", "checkpoint_2")
+    assert mend_store(tmp_path) == tmp_path / "checkpoint_3"
+    assert (tmp_path / RAY_LIST).exists()
+    listed(tmp_path, "checkpoint_2", "checkpoint_3")
+    assert mend_store(tmp_path) is None
+    (tmp_path / RAY_LIST).unlink()
+    assert mend_store(tmp_path) == tmp_path / "checkpoint_3"
 
 
 def test_a_first_save_that_failed_lets_the_run_start_afresh(tmp_path):
@@ -88,13 +104,57 @@ def test_a_first_save_that_failed_lets_the_run_start_afresh(tmp_path):
     assert mend_store(tmp_path) is None
     assert not list(tmp_path.iterdir())
     assert mend_store(tmp_path / "nothing") is None
+    (tmp_path / RAY_LIST).write_text("")  # the disk was full
+    assert mend_store(tmp_path) is None
+    assert not (tmp_path / RAY_LIST).exists()
 
 
 def test_a_run_that_has_lost_every_checkpoint_says_so(tmp_path):
     checkpoint(tmp_path / "checkpoint_1", whole=False)
     (tmp_path / RAY_LIST).write_text("{")
-    with pytest.raises(ValueError, match=r"no checkpoint to resume from: .*files\.json is missing"):
-        mend_store(tmp_path)
+    for _ in range(2):  # nothing starts afresh in silence, however often it is tried
+        with pytest.raises(ValueError, match=r"no checkpoint to resume from: .*files\.json is missing"):
+            mend_store(tmp_path)
+
+
+READ_ONLY = OSError(errno.EROFS, "Failed to open local file")
+REFUSED = (
+    "The actor died because of an error raised in its creation task: CheckpointManagerInitializationError"
+)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (ControllerError(READ_ONLY), StoreFault, "list of checkpoints could not be .* Read-only file system"),
+        (RuntimeError("creation task: OSError: [Errno 28] Error writing"), StoreFault, "No space left"),
+        (RuntimeError(REFUSED), RefusedList, "creation task"),
+        (ControllerError(RuntimeError("no such luck")), RuntimeError, "run 'test' failed: no such luck"),
+    ],
+)
+def test_what_breaks_rays_controller_is_told_in_our_words(make_job, error, kind, said):
+    told = explained(error, make_job())
+    assert type(told) is kind
+    assert re.search(said, str(told))
+
+
+def test_a_list_that_ray_refuses_all_the_same_is_set_aside_and_the_run_goes_on(make_job, monkeypatch):
+    job = make_job()
+    store = job.folder / "checkpoints" / job.run_name
+    checkpoint(store / "checkpoint_1")
+    listed(store, "checkpoint_1")
+    starts = []
+
+    def start(job):
+        starts.append(job.resume_from)
+        if len(starts) == 1:
+            raise RefusedList(REFUSED)
+        return {"step": 6}
+
+    monkeypatch.setattr("components.training.launch._run_workers", start)
+    assert launch(job) == {"step": 6}
+    assert starts == [None, store / "checkpoint_1"]
+    assert (store / f"{RAY_LIST}.damaged").exists()
 
 
 def test_a_folder_is_replaced_whole(tmp_path):
