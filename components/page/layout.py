@@ -18,14 +18,20 @@ THEME = gr.themes.Soft(
     primary_hue="indigo", font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
 )
 CSS = """
-.gradio-container {max-width: 1180px !important; margin: 0 auto}
+.gradio-container {
+  max-width: 1180px !important; min-width: 0; width: 100%; margin: 0 auto; overflow: clip !important
+}
 #intro p {opacity: .8}
 #status {min-height: 1.6em}
-#pictures .caption-label {max-width: calc(100% - 12px); font-size: 12px}
+#pictures .caption-label, #history .caption-label {max-width: calc(100% - 12px); font-size: 12px}
+#pictures .grid-wrap, #history .grid-wrap {min-height: 0}
+#recipe .json-holder {overflow-x: auto}
+#recipe .content, #recipe .value {min-width: 0; white-space: normal; overflow-wrap: anywhere}
 #status .bad {color: #b3261e; font-weight: 600}
 .dark #status .bad {color: #ff8a80}
 @media (max-width: 640px) {
   .gradio-container {padding: 8px !important}
+  #pictures .caption-label, #history .caption-label {font-size: 11px; padding: 2px 5px}
   #draw {position: sticky; bottom: 8px; z-index: 5}
 }
 """

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -117,7 +118,17 @@ class Page:
         element = self.find(where)
         self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
         self.until(lambda: element.is_enabled(), where)
-        element.click()
+        self.until(lambda: self.hit(element), f"{where} within reach")
+
+    def hit(self, element):
+        """Clicks, unless something is over it: the page may still be moving."""
+        from selenium.common.exceptions import ElementClickInterceptedException
+
+        try:
+            element.click()
+        except ElementClickInterceptedException:
+            return False
+        return True
 
     def type(self, where, text):
         from selenium.webdriver.common.keys import Keys
@@ -190,6 +201,46 @@ def test_a_photo_and_words_become_pictures_with_their_recipe(desk, served, photo
     assert found.credentials["state"] == "valid"
 
 
+def test_dials_and_the_photo_as_a_start_are_followed_and_earlier_pictures_stay(desk, photo):
+    import urllib.request
+
+    desk.click("#over-photo > button")
+    desk.click("#over input")
+    desk.type("#strength input[type=number]", "0.3")
+    desk.click("#dials > button")
+    for dial, value in (("sigma", "0.25"), ("guidance", "3.5"), ("steps", "10")):
+        desk.type(f"#{dial} input[type=number]", value)
+    desk.type("#seed input", "11")
+    desk.click("#draw")
+    names = ("photoverse-11-", "photoverse-12-", "recipes.json")
+
+    def links():
+        found = [element.get_attribute("href") or "" for element in desk.all("#files a")]
+        return [next((link for link in found if name in link), None) for name in names]
+
+    desk.until(lambda: all(links()), "the pictures of seeds 11 and 12")
+    first, _, recipes = links()
+    values = json.load(urllib.request.urlopen(recipes))
+    assert sorted(recipe["seed"] for recipe in values.values()) == [11, 12]
+    dials = next(iter(values.values()))["dials"]
+    assert (dials["sigma"], dials["guidance_scale"], dials["strength"]) == (0.25, 3.5, 0.3)
+    assert dials["num_inference_steps"] == 10
+    start = np.asarray(Image.open(photo).convert("RGB").resize((64, 64))).astype(float)
+    drawn = np.asarray(Image.open(urllib.request.urlopen(first)).convert("RGB")).astype(float)
+    assert np.corrcoef(start.ravel(), drawn.ravel())[0, 1] > 0.3  # three of ten steps away from it
+    desk.click("#earlier > button")
+    shown = desk.until(
+        lambda: (
+            len(desk.all("#history button.thumbnail-item, #history .thumbnail-item")) >= 4
+            and desk.all("#history .thumbnail-item")
+        ),
+        "four pictures of this session",
+    )
+    desk.click("#chosen > button")
+    shown[-1].click()  # the oldest
+    desk.until(lambda: "blue background" in desk.find("#recipe").text, "the recipe of an earlier picture")
+
+
 def test_a_person_can_be_kept_and_drawn_without_the_photo(desk, served):
     desk.click("#keep button")
     desk.type("#person input, #person textarea", "ada")
@@ -219,13 +270,24 @@ def test_nothing_is_fetched_from_elsewhere(desk, served):
 def test_a_phone_shows_it_in_one_column_and_takes_a_photo(served, tmp_path):
     page = Page(served[0], tmp_path, 390, 844)
     try:
-        wide = page.browser.execute_script("return document.documentElement.scrollWidth")
-        assert wide <= 390
+        wide = lambda: page.browser.execute_script("return document.documentElement.scrollWidth")  # noqa: E731
+        assert wide() <= 390
         boxes = [page.find(where).rect for where in ("#photo", "#status")]
         assert boxes[1]["y"] >= boxes[0]["y"] + boxes[0]["height"]  # below, not beside
         assert page.find("#draw").rect["height"] >= 40  # a thumb finds it
-        assert page.all("#photo button[aria-label*=ebcam], #photo button[aria-label*=amera]")
+        bottom = "return document.querySelector('#draw').getBoundingClientRect().bottom"
+        assert page.browser.execute_script(bottom) <= 844  # without scrolling
         page.click("#draw")
         page.until(lambda: "Add a photo" in page.status, "a word on the missing photo")
+        page.click("#photo button[aria-label*=amera]")
+        page.click("#photo button:has(> .wrap)")  # may this page use the camera?
+        page.click("#photo button[aria-label*='apture photo']")
+        page.find("#photo img")
+        page.click("#agreed input")
+        page.click("#draw")
+        page.until(lambda: "No face was found" in page.status, "a word on a photo without a face")
+        for part in ("#over-photo", "#dials", "#earlier", "#chosen", "#keep"):
+            page.click(f"{part} > button")
+        assert wide() <= 390
     finally:
         page.browser.quit()
