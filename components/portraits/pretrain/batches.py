@@ -21,6 +21,9 @@ WIDEST, MIDDLE, CLOSEST = 0.76, 0.7, 0.65
 At 64 px a wider frame leaves an eye two pixels, too little for a small UNet to draw it.
 """
 
+FACE_WEIGHT = 6.0
+"""How much more the middle of a face counts in a loss: flat backgrounds are easy, and eyes are small."""
+
 
 def to_m11(pictures: list[np.ndarray]) -> torch.Tensor:
     """(H, W, 3) uint8 pictures as one (B, 3, H, W) float32 tensor in [-1, 1]."""
@@ -60,6 +63,18 @@ def frame(
     return cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA), (
         (landmarks - (left, top) + 0.5) * (size / side) - 0.5
     ).astype(np.float32)
+
+
+def face_weight(landmarks_xy: np.ndarray, size: int) -> torch.Tensor:
+    """(B, 1, size, size): heaviest in the middle of the face, falling around it, scaled to mean 1."""
+    points = torch.from_numpy(landmarks_xy)
+    centre = points.mean(1)
+    radius = (points[:, 3:].mean(1) - points[:, :2].mean(1)).norm(dim=1) * 1.1 + 1
+    steps = torch.arange(size).float()
+    across = (steps[None, None, :] - centre[:, 0, None, None]) / radius[:, None, None]
+    down = (steps[None, :, None] - centre[:, 1, None, None]) / radius[:, None, None]
+    weight = 1 + FACE_WEIGHT * torch.exp(-0.5 * (across**2 + down**2))
+    return (weight / weight.mean(dim=(1, 2), keepdim=True))[:, None]
 
 
 def similarity(points_xy: np.ndarray, template_xy: np.ndarray) -> np.ndarray:

@@ -48,6 +48,8 @@ _ROWS: tuple[_Row, ...] = (
     ("vision", "CLIP goes on: picture to caption, top-1 of 100", "image_to_text_top1", _percent, "60%"),
     ("vision", "CLIP goes on: caption to picture, top-1 of 100", "text_to_image_top1", _percent, "60%"),
     ("vision", "CLIP goes on: same person by a masked crop, top-1 of 100", "person_top1", _percent, ""),
+    ("text", "text tower goes on: picture to caption, top-1 of 100", "image_to_text_top1", _percent, "60%"),
+    ("text", "text tower goes on: caption to picture, top-1 of 100", "text_to_image_top1", _percent, "60%"),
     ("unet", "UNet: face found by CenterFace", "face_found", _percent, "97%"),
     ("unet", "the same on drawn pictures", "face_found_drawn", _percent, ""),
     ("unet", "UNet: obeys background colour", "background", _percent, "95%"),
@@ -74,6 +76,7 @@ _PARTS = {
     "judge": "face_pack",
     "clip": "text_encoder, image_encoder",
     "vision": "image_encoder",
+    "text": "text_encoder, image_encoder",
 }
 
 

@@ -7,8 +7,8 @@ from pydantic import Field, field_validator, model_validator
 from components.core import StrictConfig
 from components.portraits.config import BaseArchitecture
 
-Part = Literal["identity", "vae", "clip", "vision", "attributes", "unet", "judge"]
-PARTS: tuple[Part, ...] = ("identity", "vae", "clip", "vision", "attributes", "unet", "judge")
+Part = Literal["identity", "vae", "clip", "vision", "text", "attributes", "unet", "judge"]
+PARTS: tuple[Part, ...] = ("identity", "vae", "clip", "vision", "text", "attributes", "unet", "judge")
 """In the order of training; each may use those before it."""
 
 
@@ -70,6 +70,7 @@ class PretrainConfig(StrictConfig):
     vae: Budget = Budget(minutes=20, batch=8, learning_rate=2e-3, weight_decay=0.0, average=0.995)
     clip: Budget = Budget(minutes=12, batch=96, learning_rate=1e-3, weight_decay=5e-2)
     vision: Budget = Budget(minutes=30, batch=64, learning_rate=1e-3, weight_decay=2e-2, bfloat16=True)
+    text: Budget = Budget(minutes=6, batch=128, learning_rate=1e-3, weight_decay=2e-2, bfloat16=True)
     unet: Budget = Budget(minutes=80, batch=32, learning_rate=2e-3, average=0.998, bfloat16=True)
     attributes: Budget = Budget(minutes=3, batch=64, learning_rate=3e-3)
     judge: Budget = Budget(minutes=15, batch=64, learning_rate=3e-3, weight_decay=5e-2, bfloat16=True)

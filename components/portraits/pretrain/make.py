@@ -75,6 +75,10 @@ def _trainer(part: Part) -> Callable[[Workshop], dict]:
         from components.portraits.pretrain.vision import train_vision
 
         return train_vision
+    if part == "text":
+        from components.portraits.pretrain.text import train_text
+
+        return train_text
     if part == "unet":
         from components.portraits.pretrain.unet import train_unet
 

@@ -1,6 +1,8 @@
 """Trains the UNet: text to latents, v-prediction with zero terminal SNR, one sentence in ten left empty.
 
-Latents of all training pictures are made once and kept on disk; sentences are drawn anew at each step.
+Latents of all training pictures are made once and kept on disk; sentences are drawn anew at each step. The
+loss counts more in the face, as the autoencoder's does: without that, glasses, smiles and beards, which
+change a few latents, cost so little that the UNet draws them whatever the sentence says.
 """
 
 import logging
@@ -11,11 +13,10 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
-from torch.nn import functional as F
 
 from components.core import Progress, atomic_path, sha256_folder
 from components.portraits.architecture import build_scheduler, build_unet
-from components.portraits.pretrain.batches import frame, to_m11, words
+from components.portraits.pretrain.batches import face_weight, frame, to_m11, words
 from components.portraits.pretrain.clip import load_text_encoder, load_tokenizer, tokenize
 from components.portraits.pretrain.fit import Task, fit
 from components.portraits.pretrain.measure import generation_figures
@@ -44,7 +45,7 @@ def train_unet(shop: Workshop) -> dict[str, float]:
     torch.manual_seed(shop.seed("weights", "unet"))
     unet, text, tokenizer = start_unet(shop), load_text_encoder(shop), load_tokenizer(shop)
     scheduler: Any = DDPMScheduler.from_config(build_scheduler().config)
-    latents, batch = cached_latents(shop), shop.config.unet.batch
+    (latents, weights), batch = cached_latents(shop), shop.config.unet.batch
 
     def loss(rng: np.random.Generator, done: float) -> dict[str, torch.Tensor]:
         picked = shop.picks(rng, batch)
@@ -58,7 +59,9 @@ def train_unet(shop: Workshop) -> dict[str, float]:
             scheduler.add_noise(clean, noise, timesteps),
             scheduler.get_velocity(clean, noise, timesteps),
         )
-        return {"loss": F.mse_loss(unet(noisy, timesteps, said).sample.float(), target)}
+        squared = (unet(noisy, timesteps, said).sample.float() - target) ** 2
+        weight = torch.from_numpy(weights[picked]).float()
+        return {"loss": (weight * squared).mean(), "mse": squared.mean()}
 
     def look(name: str) -> None:
         pipeline = load_pipeline(shop.out, unet)
@@ -86,26 +89,35 @@ def stratified_timesteps(rng: np.random.Generator, batch: int, count: int) -> to
 
 
 @torch.no_grad()
-def cached_latents(shop: Workshop) -> np.ndarray:
-    """float16 (N, C, h, w) scaled latents of a frame of each training picture, made once an autoencoder."""
+def cached_latents(shop: Workshop) -> tuple[np.ndarray, np.ndarray]:
+    """Scaled latents of a frame of each training picture, made once, and what each place weighs.
+
+    Returns:
+        float16 (N, C, h, w) latents and (N, 1, h, w) weights of mean 1, see `face_weight`.
+    """
     mark = sha256_folder(shop.out / "vae")[:12]
-    path = shop.work / f"latents-{mark}.npy"
-    if not path.is_file():
-        _encode_all(shop, path)
-    return np.load(path, mmap_mode="r")
+    paths = shop.work / f"latents-{mark}.npy", shop.work / f"face-weights-{mark}.npy"
+    if not all(path.is_file() for path in paths):
+        for path, array in zip(paths, _encode_all(shop), strict=True):
+            with atomic_path(path) as temporary, temporary.open("wb") as file:
+                np.save(file, array)
+    return np.load(paths[0], mmap_mode="r"), np.load(paths[1], mmap_mode="r")
 
 
-def _encode_all(shop: Workshop, path: Path) -> None:
+def _encode_all(shop: Workshop) -> tuple[np.ndarray, np.ndarray]:
     vae = load_vae(shop.out)
-    rng, parts, count = shop.generator("frames"), [], len(shop.people)
+    rng, latents, weights, count = shop.generator("frames"), [], [], len(shop.people)
     with Progress("latents", count, "pictures") as progress:
         for start in range(0, count, 32):
             indices = range(start, min(start + 32, count))
-            images = to_m11([frame(shop.people, index, shop.size, rng)[0] for index in indices])
-            parts.append((vae.encode(images).latent_dist.sample() * vae.config.scaling_factor).half().numpy())
+            frames = [frame(shop.people, index, shop.size, rng) for index in indices]
+            encoded = vae.encode(to_m11([picture for picture, _ in frames])).latent_dist.sample()
+            latents.append((encoded * vae.config.scaling_factor).half().numpy())
+            shrink, places = encoded.shape[-1] / shop.size, np.stack([landmarks for _, landmarks in frames])
+            weight = face_weight((places + 0.5) * shrink - 0.5, encoded.shape[-1])
+            weights.append(weight.half().numpy())
             progress.advance(len(indices))
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.save(file, np.concatenate(parts))
+    return np.concatenate(latents), np.concatenate(weights)
 
 
 def load_vae(base: Path) -> Any:

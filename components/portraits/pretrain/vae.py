@@ -14,7 +14,14 @@ from torch.nn import functional as F
 
 from components.portraits.architecture import build_vae
 from components.portraits.face_nets import FACE_SIZE
-from components.portraits.pretrain.batches import ARCFACE_TEMPLATE, frame, from_m11, similarity, to_m11
+from components.portraits.pretrain.batches import (
+    ARCFACE_TEMPLATE,
+    face_weight,
+    frame,
+    from_m11,
+    similarity,
+    to_m11,
+)
 from components.portraits.pretrain.fit import Task, fit
 from components.portraits.pretrain.identity import load_identity
 from components.portraits.pretrain.linear import make_encoder_linear, principal_components
@@ -22,8 +29,6 @@ from components.portraits.pretrain.measure import reconstruction_figures
 from components.portraits.pretrain.workshop import Workshop, save_half
 
 EDGE_WEIGHT, IDENTITY_WEIGHT = 0.5, 0.05
-FACE_WEIGHT = 6.0
-"""How much more the middle of the face counts: flat backgrounds are easy, and eyes are small."""
 IDENTITY_FROM = 0.25
 """Share of training before the identity term joins: blurred first pictures say nothing of anybody."""
 
@@ -82,18 +87,6 @@ def picture_losses(
     across = weight[..., 1:] * (difference[..., 1:] - difference[..., :-1])
     down = weight[..., 1:, :] * (difference[..., 1:, :] - difference[..., :-1, :])
     return {"pixels": pixels, "edges": across.abs().mean() + down.abs().mean(), "mse": (difference**2).mean()}
-
-
-def face_weight(landmarks_xy: np.ndarray, size: int) -> torch.Tensor:
-    """(B, 1, size, size): heaviest in the middle of the face, falling around it, scaled to mean 1."""
-    points = torch.from_numpy(landmarks_xy)
-    centre = points.mean(1)
-    radius = (points[:, 3:].mean(1) - points[:, :2].mean(1)).norm(dim=1) * 1.1 + 1
-    steps = torch.arange(size).float()
-    across = (steps[None, None, :] - centre[:, 0, None, None]) / radius[:, None, None]
-    down = (steps[None, :, None] - centre[:, 1, None, None]) / radius[:, None, None]
-    weight = 1 + FACE_WEIGHT * torch.exp(-0.5 * (across**2 + down**2))
-    return (weight / weight.mean(dim=(1, 2), keepdim=True))[:, None]
 
 
 def aligned(images: torch.Tensor, landmarks_xy: np.ndarray) -> torch.Tensor:

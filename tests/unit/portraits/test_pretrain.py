@@ -27,7 +27,16 @@ from components.portraits.pretrain.people import load_people
 from components.portraits.pretrain.vae import aligned, face_weight
 from tests.factories import TINY
 
-STEPS = {"identity": 40, "vae": 30, "clip": 80, "vision": 60, "attributes": 25, "unet": 50, "judge": 60}
+STEPS = {
+    "identity": 40,
+    "vae": 30,
+    "clip": 80,
+    "vision": 60,
+    "text": 100,
+    "attributes": 25,
+    "unet": 50,
+    "judge": 60,
+}
 SIZES = TINY.model_copy(
     update={
         "unet": TINY.unet.model_copy(update={"attention_levels": (False, True)}),
@@ -99,8 +108,11 @@ def test_trained_base_is_half_precision_and_draws_with_the_stock_pipeline(made):
 def test_latents_have_unit_deviation_after_scaling(made, shop):
     from components.portraits.pretrain.unet import cached_latents
 
-    latents = cached_latents(shop)
+    latents, weights = cached_latents(shop)
     assert latents.shape == (48, 8, 16, 16)
+    assert weights.shape == (48, 1, 16, 16)
+    x, y = (shop.people.landmarks[0].mean(0) / 4).astype(int)  # drawn at 64 px; frames differ by a little
+    assert weights[0, 0, y, x] > 2 * weights[0, 0, 0, 0]
     assert float(latents.astype(np.float32).std()) == pytest.approx(1, abs=0.15)
 
 
@@ -221,6 +233,28 @@ def test_words_fit_the_tokenizer(made, shop):
     assert len(said) > 10
     pieces = [piece for caption in shop.people.captions for piece in tokenizer.tokenize(caption)]
     assert np.mean([piece.endswith("</w>") for piece in pieces]) > 0.99
+
+
+def test_last_state_of_the_text_tower_tells_what_was_said(made, shop):
+    """The part's linear reader gives a word more in sentences that say it, about new people, than in others."""
+    from safetensors.torch import load_file
+
+    from components.portraits.pretrain.clip import load_text_encoder, load_tokenizer, tokenize
+    from components.portraits.pretrain.text import said_words
+
+    text = load_text_encoder(shop)
+    tokens = tokenize(load_tokenizer(shop), shop.heldout.captions)["input_ids"]
+    said = said_words(tokens, text.config.vocab_size)
+    assert said.sum(1).tolist() == [len(set(row.tolist())) for row in tokens]
+    saved = load_file(made[0] / "checkpoints" / "text.safetensors")
+    logits = text(tokens).pooler_output @ saved["weights.head.words.weight"].T
+    some = (said.mean(0) > 0) & (said.mean(0) < 1)
+    gap = [
+        (logits[said[:, w] > 0, w].mean() - logits[said[:, w] == 0, w].mean()).item()
+        for w in some.nonzero()[:, 0]
+    ]
+
+    assert np.mean(np.array(gap) > 0) > 0.75
 
 
 def test_set_encoder_gives_the_principal_components(shop):

@@ -1,0 +1,89 @@
+"""Goes on with the text tower alone, the image tower frozen, until its states tell every word that was said.
+
+Captions meeting pictures teach the tower what tells pictures apart: background and hair. What changes few
+pixels is soon forgotten: a linear reader of its last state knew glasses no better than by their share among
+people, and a UNet that listens to such states draws glasses and smiles by chance. Here the last state must
+also tell which words were said (a bag of words); the padding after it, to which the UNet attends as well,
+must tell the same. The contrast with pictures goes on, over image features that are made once.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from transformers import CLIPVisionModelWithProjection
+
+from components.core import Progress, atomic_path, sha256_folder
+from components.portraits.pretrain.batches import frame, to_m11, words
+from components.portraits.pretrain.clip import Temperature, load_text_encoder, load_tokenizer, tokenize
+from components.portraits.pretrain.fit import Task, fit
+from components.portraits.pretrain.measure import clip_figures
+from components.portraits.pretrain.workshop import Workshop, save_half
+
+WORDS_WEIGHT = 0.1
+"""Weight of the loss of words, a sum over the vocabulary, beside that of captions."""
+RARE = -4.6
+"""Log odds with which the reader of words begins: a sentence has a dozen of the thousand known words."""
+
+
+def train_text(shop: Workshop) -> dict[str, float]:
+    """Trains the text tower and the image tower's projection, writes both, measures the pair again."""
+    torch.manual_seed(shop.seed("weights", "text"))
+    vision = CLIPVisionModelWithProjection.from_pretrained(
+        shop.out / "image_encoder", dtype=torch.float32, local_files_only=True
+    ).eval()
+    features, tokenizer = picture_features(shop, vision), load_tokenizer(shop)
+    text = load_text_encoder(shop).train().requires_grad_(True)
+    vocabulary, batch = text.config.vocab_size, shop.config.text.batch
+    head = nn.ModuleDict(
+        {
+            "temperature": Temperature(20.0),
+            "projection": vision.visual_projection,
+            "words": nn.Linear(text.config.hidden_size, vocabulary),
+        }
+    )
+    nn.init.constant_(head["words"].bias, RARE)
+
+    def loss(rng: np.random.Generator, done: float) -> dict[str, torch.Tensor]:
+        picked = shop.picks(rng, batch)
+        tokens = tokenize(tokenizer, [words(shop.people, index, rng) for index in picked])
+        states = text(**tokens)
+        seen = F.normalize(head["projection"](torch.from_numpy(features[picked]).float()).float())
+        logits = head["temperature"](seen @ F.normalize(states.pooler_output.float()).T)
+        target = torch.arange(batch)
+        captions = (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+        said = said_words(tokens["input_ids"], vocabulary)
+        told = [
+            F.binary_cross_entropy_with_logits(head["words"](state).float(), said, reduction="sum") / batch
+            for state in (states.pooler_output, states.last_hidden_state[:, -1])
+        ]
+        total = captions + WORDS_WEIGHT * (told[0] + told[1])
+        return {"loss": total, "captions": captions, "words": told[0], "words_of_padding": told[1]}
+
+    task = Task("text", nn.ModuleDict({"text": text, "head": head}), loss)
+    fit(task, shop.config.text, shop.work / "checkpoints", shop.seed("text"), shop.config.save_every)
+    save_half(text, shop.out / "text_encoder")
+    save_half(vision, shop.out / "image_encoder")
+    return clip_figures(shop, text, vision, tokenizer)
+
+
+def said_words(input_ids: torch.Tensor, vocabulary: int) -> torch.Tensor:
+    """(B, L) token ids to (B, vocabulary) float32: 1 where the token occurs in the sentence."""
+    return torch.zeros(len(input_ids), vocabulary).scatter_(1, input_ids, 1.0)
+
+
+@torch.no_grad()
+def picture_features(shop: Workshop, vision: CLIPVisionModelWithProjection) -> np.ndarray:
+    """float16 (N, D): the image tower's pooled state of a frame of each training picture, made once."""
+    path = shop.work / f"features-{sha256_folder(shop.out / 'image_encoder')[:12]}.npy"
+    if not path.is_file():
+        rng, parts, count = shop.generator("frames"), [], len(shop.people)
+        with Progress("picture features", count, "pictures") as progress:
+            for start in range(0, count, 32):
+                indices = range(start, min(start + 32, count))
+                images = to_m11([frame(shop.people, index, shop.size, rng)[0] for index in indices])
+                parts.append(vision.vision_model(images).pooler_output.half().numpy())
+                progress.advance(len(indices))
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            np.save(file, np.concatenate(parts))
+    return np.load(path)
