@@ -236,7 +236,7 @@ def test_words_fit_the_tokenizer(made, shop):
 
 
 def test_last_state_of_the_text_tower_tells_what_was_said(made, shop):
-    """The part's linear reader gives a word more in sentences that say it, about new people, than in others."""
+    """The reader gives a word more in sentences that say it, about new people, than in others."""
     from safetensors.torch import load_file
 
     from components.portraits.pretrain.clip import load_text_encoder, load_tokenizer, tokenize
