@@ -1,5 +1,7 @@
 """What every part is given: the config, the folders, the drawn people, and where pictures to look at go."""
 
+import json
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from components.core import derive_seed
+from components.core import derive_seed, write_text_atomic
 from components.portraits.pretrain.config import PretrainConfig
 from components.portraits.pretrain.people import People
 
@@ -61,6 +63,8 @@ class Workshop:
 
 def save_half(model: Any, folder: Path) -> None:
     """Writes a diffusers or transformers model in float16, leaving the model itself as it is."""
-    from copy import deepcopy
-
     deepcopy(model).half().save_pretrained(folder)
+    config = folder / "config.json"
+    known = json.loads(config.read_text())
+    if known.pop("_name_or_path", None) is not None:  # where it was loaded from concerns this machine alone
+        write_text_atomic(config, json.dumps(known, indent=2, sort_keys=True) + "\n")
