@@ -8,6 +8,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+import yaml
 from PIL import Image
 
 from components.core import TrackingConfig
@@ -31,7 +32,17 @@ def place(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def team(tmp_path_factory, place, tiny_profile):
+def profile(tmp_path_factory, tiny_profile) -> Path:
+    """The smallest settings, one worker a training."""
+    values = yaml.safe_load(tiny_profile.read_text())
+    values["train"]["num_workers"] = 1
+    file = tmp_path_factory.mktemp("profile") / "one.yaml"
+    file.write_text(yaml.safe_dump(values))
+    return file
+
+
+@pytest.fixture(scope="module")
+def team(tmp_path_factory, place, profile):
     """All services, our deployments without their limits of one run at a time, a worker, and a champion."""
     folder = tmp_path_factory.mktemp("team")
     with ExitStack() as stack:
@@ -47,7 +58,7 @@ def team(tmp_path_factory, place, tiny_profile):
         head = stack.enter_context(ray_head(cpus=6))
         environment = found.environment("worker", PREFECT_API_URL=prefect, RAY_AUTH_TOKEN=TOKEN)
         given = parameters(root=str(place), ray_address=head, mlflow=mlflow)
-        deploy(given=given | {"profile": str(tiny_profile)}, environment=environment)
+        deploy(given=given | {"profile": str(profile)}, environment=environment)
         words = ["-m", "prefect", "worker", "start", "--pool", POOL, "--type", "process"]
         stack.enter_context(daemon("the worker", words, environment, folder / "worker.log"))
         yield found, prefect, environment["PREFECT_API_AUTH_STRING"]

@@ -1,5 +1,6 @@
 """Stages as Ray jobs on two nodes with addresses of their own: same results, a lost node, a cancelled run."""
 
+import shutil
 import threading
 import time
 from pathlib import Path
@@ -92,8 +93,11 @@ def test_a_cancelled_run_leaves_nothing_after_30_s(nodes: Cluster, profile, loca
 
     nodes.wait_for(2)
     run = run_of(profile, "cancelled", nodes.url, steps=100_000, checkpoint_every=100_000)
+    done = profile.parent / "cluster" / "run" / "records"  # the same data: nothing to prepare again
     for name in ("portraits", "prepare"):
-        run.stage(name)
+        target = run.folder / "records" / f"{name}.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(done / target.name, target)
     cancelled = []
 
     def on_line(line: str) -> None:
