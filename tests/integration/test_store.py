@@ -45,28 +45,22 @@ def bucket():
 
 
 @pytest.fixture(scope="module")
-def profile(tiny_profile, tmp_path_factory) -> Path:
-    values = yaml.safe_load(tiny_profile.read_text())
-    values["train"] |= {"steps": 40, "checkpoint_every": 4}
-    values["registry"]["thresholds"] |= {"reference_gain_low": -1, "minimum_people": 2}
-    path = tmp_path_factory.mktemp("store") / "store.yaml"
+def profile(bucket, tiny_profile, tmp_path_factory) -> Path:
+    """The smallest settings, one worker, MLflow's artifacts in the store too."""
+    values, folder = yaml.safe_load(tiny_profile.read_text()), tmp_path_factory.mktemp("store")
+    values["tracking"] = {"uri": f"sqlite:///{folder}/mlflow.db", "artifact_location": f"{bucket}/mlflow"}
+    values["train"] |= {"num_workers": 1}
+    path = folder / "store.yaml"
     path.write_text(yaml.safe_dump(values))
     return path
 
 
-@pytest.fixture(scope="module")
-def expected(profile, tmp_path_factory):
-    """The same run with a folder that all stages share."""
-    run = StageRun(profile, tmp_path_factory.mktemp("folder"))
-    return run, {name: run.stage(name) for name in ("portraits", "prepare", "train")}
-
-
-@pytest.fixture(scope="module")
-def stored(bucket, profile, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("nodes")
-    tracking = {"uri": f"sqlite:///{folder}/mlflow.db", "artifact_location": f"{bucket}/mlflow"}
-    requests = f"{bucket}/inbox/requests.jsonl"
-    return StageRun(profile, folder / "root", store=f"{bucket}/runs", tracking=tracking, requests=requests)
+@pytest.fixture
+def stored(request, bucket, profile, tmp_path) -> StageRun:
+    """A run whose root is a scratch folder; each test has a part of the bucket for itself."""
+    store, requests = f"{bucket}/{request.function.__name__}", f"{bucket}/inbox/requests.jsonl"
+    train = getattr(request, "param", {})
+    return StageRun(profile, tmp_path / "root", store=store, requests=requests, train=train)
 
 
 def new_machine(run: StageRun) -> None:
@@ -74,21 +68,15 @@ def new_machine(run: StageRun) -> None:
     shutil.rmtree(PROJECT / run.config.root, ignore_errors=True)
 
 
-def objects(pattern: str) -> list[str]:
-    return fsspec.filesystem("s3", use_listings_cache=False).glob(f"photoverse/{pattern}")
+def objects(run: StageRun, pattern: str) -> list[str]:
+    place = run.config.store.removeprefix("s3://")
+    return fsspec.filesystem("s3", use_listings_cache=False).glob(f"{place}/{pattern}")
 
 
-def cancel_in_mid_training() -> None:
-    """Interrupts this process, as Ctrl-C does, when the second checkpoint is in the store."""
-    while len(objects("runs/run/train/*/checkpoints/run/checkpoint_*/files.json")) < 2:
-        time.sleep(0.2)
-    _thread.interrupt_main()
-
-
-def put_request(run: StageRun, bucket: str) -> None:
+def put_request(run: StageRun) -> None:
     """Puts a photo of a drawn person, and the wish for two pictures, into the inbox."""
     store = fsspec.filesystem("s3", use_listings_cache=False)
-    photo = next(iter(sorted(objects("runs/cache/portraits/*/images/*.png"))))
+    photo = sorted(objects(run, "cache/portraits/*/images/*.png"))[0]
     store.pipe_file("photoverse/inbox/one.png", store.cat_file(photo))
     request = {
         "id": "one", "photo": "one.png", "prompt": "a photo of S*", "num_images": 2, "seed": 1,
@@ -97,46 +85,55 @@ def put_request(run: StageRun, bucket: str) -> None:
     store.pipe_file("photoverse/inbox/requests.jsonl", json.dumps(request).encode() + b"\n")
 
 
-def test_the_chain_runs_with_nothing_but_the_store(bucket, stored: StageRun, expected):
-    here, records = expected
+def test_the_chain_runs_with_nothing_but_the_store(stored: StageRun):
+    for name in STAGES[:-1]:
+        new_machine(stored)
+        record = stored.stage(name)
+        assert record.count_out > 0, name
+    assert record.version == "1"
+    put_request(stored)
+    for done in (False, True):
+        new_machine(stored)
+        batch = stored.stage("personalize")
+        assert (batch.done, batch.failed, batch.skipped) == (1, 0, int(done))
+    assert [row.status for row in Ledger(Path(batch.folder)).rows()] == ["done", "skipped"]
+    assert len(objects(stored, "run/personalize/pictures/*.png")) == 2
+    new_machine(stored)
+    with pytest.raises(ValueError, match="run 'run' exists"):
+        open_run(stored.config)
+    kept = [path.rsplit("/", 1)[1] for path in objects(stored, "run/records/*.json")]
+    assert sorted(kept) == sorted(f"{name}.json" for name in STAGES)
+
+
+LONGER = {"steps": 40, "checkpoint_every": 4}
+
+
+@pytest.mark.parametrize("stored", [LONGER], indirect=True)
+def test_a_training_that_was_cancelled_goes_on_elsewhere_and_ends_as_with_a_folder(
+    stored: StageRun, profile, tmp_path
+):
+    here = StageRun(profile, tmp_path / "folder", train=LONGER)
+    expected = {name: here.stage(name) for name in STAGES[:3]}
     for name in STAGES[:2]:
         new_machine(stored)
-        assert stored.stage(name).fingerprint == records[name].fingerprint
-        assert not (stored.folder / "train").exists()
-    shards = stored.stage("prepare").shards  # done before: nothing is brought but records
-    assert [shard.sha256 for shard in shards] == [shard.sha256 for shard in records["prepare"].shards]
+        assert stored.stage(name).fingerprint == expected[name].fingerprint
+    shards = [{shard.sha256 for shard in run.stage("prepare").shards} for run in (stored, here)]
+    assert shards[0] == shards[1]
+
+    def cancel() -> None:
+        """Interrupts this process, as Ctrl-C does, when the second checkpoint is in the store."""
+        while len(objects(stored, "run/train/*/checkpoints/run/checkpoint_*/files.json")) < 2:
+            time.sleep(0.2)
+        _thread.interrupt_main()
 
     new_machine(stored)
-
-    threading.Thread(target=cancel_in_mid_training, daemon=True).start()
+    threading.Thread(target=cancel, daemon=True).start()
     with pytest.raises(KeyboardInterrupt):
         stored.stage("train")
     new_machine(stored)
     trained = stored.stage("train")
     assert any("resuming run at step" in line for line in stored.lines), "it began anew"
-    assert trained.fingerprint == records["train"].fingerprint
+    assert trained.fingerprint == expected["train"].fingerprint
     store_of(stored.config).fetch(Path(trained.folder), leave=NOT_SENT)
     assert stored.losses() == here.losses()
-    assert sha256_file(Path(trained.adapter)) == sha256_file(Path(records["train"].adapter))
-
-    new_machine(stored)
-    assert stored.stage("evaluate").people == 4
-    new_machine(stored)
-    assert stored.stage("promote").version == "1"
-    put_request(stored, bucket)
-    new_machine(stored)
-    batch = stored.stage("personalize")
-    assert (batch.done, batch.failed) == (1, 0)
-    new_machine(stored)
-    again = stored.stage("personalize")
-    assert (again.done, again.skipped) == (1, 1)
-    assert [row.status for row in Ledger(Path(again.folder)).rows()] == ["done", "skipped"]
-    assert len(objects("runs/run/personalize/pictures/*.png")) == 2
-
-
-def test_what_a_run_is_said_to_be_is_in_the_store(stored: StageRun):
-    new_machine(stored)
-    with pytest.raises(ValueError, match="run 'run' exists"):
-        open_run(stored.config)
-    kept = [path.rsplit("/", 1)[1] for path in objects("runs/run/records/*.json")]
-    assert sorted(kept) == sorted(f"{name}.json" for name in STAGES)
+    assert sha256_file(Path(trained.adapter)) == sha256_file(Path(expected["train"].adapter))

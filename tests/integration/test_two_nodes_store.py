@@ -94,7 +94,7 @@ def test_the_chain_runs_on_nodes_that_share_nothing_else(nodes: Cluster, run: St
     assert trained.step == TRAIN["steps"]
     assert run.stage("evaluate").people == 4
     assert run.stage("promote").version == "1"
-    put_request(run, BUCKET)
+    put_request(run)
     assert run.stage("personalize").done == 1
     here = sorted(path.name for path in Path(run.config.root).rglob("*.tar"))
     assert here == [], "a shard came to a machine that did not make it"

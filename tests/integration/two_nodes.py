@@ -1,7 +1,7 @@
 """Two Ray nodes on one machine, each in a network namespace with an address of its own.
 
 They share a file system, as nodes of a cluster share a volume, and nothing else: no loopback, no ports. Of a
-folder that is named each has its own instead. Needs root and `ip` (iproute2).
+folder that is named each has its own instead. Needs root, `ip` (iproute2) and util-linux.
 """
 
 import os
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from flows.environment import PROJECT
-from tests.integration.ray_head import node_environment
+from tests.integration.ray_head import knowing_the_token, node_environment
 
 NETWORK = "10.77.0"
 BRIDGE = "pvbr0"
@@ -26,7 +26,7 @@ CPUS = 2
 
 def possible() -> bool:
     """Whether this machine lets us make namespaces."""
-    if os.geteuid() or not (shutil.which("ip") and shutil.which("unshare")):
+    if os.geteuid() or not (all(map(shutil.which, ("ip", "nsenter", "unshare")))):
         return False
     made = (
         subprocess.run(["ip", "netns", "add", "pv-probe"], capture_output=True, check=False).returncode == 0
@@ -69,7 +69,7 @@ class Node:
             ray = ["unshare", "--mount", "sh", "-c", script, "sh", *ray]
         with (self.temp / "node.log").open("ab") as log:
             self.process = subprocess.Popen(
-                ["ip", "netns", "exec", self.name, *ray,
+                ["nsenter", f"--net=/run/netns/{self.name}", *ray,
                  f"--node-ip-address={self.address}", f"--num-cpus={CPUS}", "--object-store-memory=200000000",
                  *words],
                 cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
@@ -150,7 +150,15 @@ def bridge() -> Iterator[str]:
 
 @contextmanager
 def cluster(own: Path | None = None) -> Iterator[Cluster]:
-    """Runs both nodes on a bridge for the block and leaves nothing of them."""
+    """Runs both nodes on a bridge for the block and leaves nothing of them.
+
+    They ask for a token, as a head may do anyway; this process knows it.
+    """
+    with knowing_the_token():
+        yield from _cluster(own)
+
+
+def _cluster(own: Path | None) -> Iterator[Cluster]:
     nodes = [Node(f"pv-node{number}", f"{NETWORK}.{number + 2}", own) for number in range(2)]
     try:
         for number, node in enumerate(nodes):
