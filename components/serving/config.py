@@ -1,9 +1,9 @@
 """Settings of the server."""
 
 import ipaddress
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from components.core import StrictConfig
 
@@ -40,6 +40,12 @@ class ServingConfig(StrictConfig):
     retry_after_s: int = Field(default=2, ge=1)
     drain_s: float = Field(default=120, gt=0)
     stuck_s: float = Field(default=600, gt=0)
+
+    @field_validator("auth", mode="before")
+    @classmethod
+    def _yaml_words(cls, auth: Any) -> Any:
+        """YAML reads `on` and `off` as true and false."""
+        return {True: "on", False: "off"}[auth] if isinstance(auth, bool) else auth
 
     @property
     def needs_token(self) -> bool:

@@ -127,6 +127,7 @@ def test_with_the_token_pictures_are_drawn(call):
         ("127.0.0.1", "auto", False), ("::1", "auto", False), ("localhost", "auto", False),
         ("0.0.0.0", "auto", True), ("10.1.2.3", "auto", True), ("somewhere", "auto", True),
         ("0.0.0.0", "off", False), ("127.0.0.1", "on", True),
+        ("0.0.0.0", False, False), ("127.0.0.1", True, True),  # as YAML reads off and on
     ],
 )  # fmt: skip
 def test_beyond_loopback_a_token_is_asked_for(host, auth, needed):
