@@ -35,14 +35,15 @@ def train_text(shop: Workshop) -> dict[str, float]:
     features, tokenizer = picture_features(shop, vision), load_tokenizer(shop)
     text = load_text_encoder(shop).train().requires_grad_(True)
     vocabulary, batch = text.config.vocab_size, shop.config.text.batch
+    reader = nn.Linear(text.config.hidden_size, vocabulary)
+    nn.init.constant_(reader.bias, RARE)
     head = nn.ModuleDict(
         {
             "temperature": Temperature(20.0),
             "projection": vision.visual_projection,
-            "words": nn.Linear(text.config.hidden_size, vocabulary),
+            "words": reader,
         }
     )
-    nn.init.constant_(head["words"].bias, RARE)
 
     def loss(rng: np.random.Generator, done: float) -> dict[str, torch.Tensor]:
         picked = shop.picks(rng, batch)
