@@ -31,6 +31,7 @@ def profile(tiny_profile, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("cluster")
     values = yaml.safe_load(tiny_profile.read_text())
     values["train"] |= TRAIN
+    values["runtime"]["num_cpus"] = 4  # what both nodes have together, here too
     values["tracking"] = {"uri": f"sqlite:///{folder}/mlflow.db", "artifact_location": f"{folder}/artifacts"}
     path = folder / "cluster.yaml"
     path.write_text(yaml.safe_dump(values))
