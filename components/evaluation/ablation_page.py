@@ -116,7 +116,8 @@ def cells(line: Line) -> tuple[str, ...]:
 
 def markdown(lines: Sequence[Line], told: Mapping[str, Any], missing: Sequence[str]) -> str:
     """Returns the table for a README or Prefect's pages."""
-    rows = ["| " + " | ".join(row) + " |" for row in (HEAD, ("---",) * len(HEAD), *map(cells, lines))]
+    table = (HEAD, ("---",) * len(HEAD), *map(cells, lines))
+    rows = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in table]
     facts = ", ".join(f"{name}: {value}" for name, value in told.items())
     lost = [f"Failed and not in the table: {', '.join(missing)}."] if missing else []
     return "\n".join([*rows, "", f"{facts}.", *lost]) + "\n"

@@ -73,6 +73,10 @@ def mean_by_person(values_R: Floats, people_R: NDArray) -> tuple[NDArray, Floats
     return people, sums / np.bincount(index, minlength=len(people))
 
 
+MANY = 8
+"""People from which on a share that nearly all of them have gets a narrow interval."""
+
+
 def bootstrap_interval(
     values_P: Floats,
     *,
@@ -102,11 +106,11 @@ def bootstrap_interval(
         return float(mean), float(mean)
     draws = values[np.random.default_rng(seed).integers(len(values), size=(samples, len(values)))]
     gaps, errors = draws.mean(axis=1) - mean, draws.std(axis=1, ddof=1) / np.sqrt(len(values))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(errors > 1e-12 * error, gaps / errors, np.sign(gaps) * np.inf)
-    t = np.nan_to_num(
-        t, nan=0.0, posinf=np.inf, neginf=-np.inf
-    )  # a resample equal to the mean, without spread
+    # A resample without spread: of few people it says nothing; of many, nearly all of whom have one value, it
+    # borrows the spread of all.
+    borrowed = error if len(values) >= MANY else np.finfo(np.float64).tiny
+    with np.errstate(over="ignore"):
+        t = gaps / np.where(errors > 1e-12 * error, errors, borrowed)
     tail = (1 - confidence) / 2
     low_t, high_t = np.quantile(t, [tail, 1 - tail], method="nearest")
     low, high = mean - high_t * error, mean - low_t * error

@@ -27,6 +27,11 @@ PATIENCE_S = 240
 LOOPBACK_ONLY = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
 
+def listen_to_interrupts() -> None:
+    """Undoes what a shell in the background does to its children: they would ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
     import torch
@@ -60,7 +65,9 @@ def served(adapter, tmp_path_factory):
     command = [sys.executable, "-m", "flows.cli", "ui", "--model", str(adapter), "--root", str(root),
                "--port", str(port), "--set", "batch.dials.num_inference_steps=3"]  # fmt: skip
     log = (root / "ui.log").open("w+")
-    process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, preexec_fn=listen_to_interrupts
+    )
     try:
         until = time.monotonic() + PATIENCE_S
         while f"PhotoVerse is at http://127.0.0.1:{port}" not in (root / "ui.log").read_text():

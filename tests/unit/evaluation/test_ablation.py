@@ -1,6 +1,7 @@
 """The ablation's table from planted reports: pairing by person, verdicts, pages."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,7 +9,8 @@ from PIL import Image
 
 from components.core import Checkpoint, EvaluationReport, IdentityFigures
 from components.evaluation import VARIANTS, AblationConfig, write_ablation
-from components.evaluation.ablation import ablation_lines
+from components.evaluation.ablation import Line, ablation_lines
+from components.evaluation.ablation_page import HEAD, markdown
 from components.evaluation.metrics import bootstrap_interval
 
 PEOPLE = [f"p{i:02d}" for i in range(30)]
@@ -140,6 +142,10 @@ def test_the_table_is_written_three_ways_and_names_what_failed(finished, tmp_pat
     table = (folder / "ablation.md").read_text()
     assert table.count("\n| ") == 4
     assert "no-face-loss" in table
+    lines = [Line.model_validate(line) for line in contents["lines"]]
+    bars = [line.model_copy(update={"title": "no mean|V_S| regulariser"}) for line in lines]
+    rows = markdown(bars, {}, []).splitlines()[: 2 + len(bars)]
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {len(HEAD) + 1}
     page = (folder / "ablation.html").read_text()
     assert "http://" not in page
     assert "https://" not in page

@@ -62,6 +62,12 @@ def test_the_interval_is_wide_when_nothing_is_known_and_a_point_when_all_agree()
     assert (low, high) == (-1.0, 1.0)
 
 
+def test_one_person_of_eighty_without_a_face_leaves_the_interval_narrow():
+    found = np.array([1.0] * 79 + [0.0])
+    low, high = metrics.bootstrap_interval(found, seed=0, bounds=(0.0, 1.0))
+    assert 0.9 < low < found.mean() < high <= 1.0
+
+
 def test_the_same_seed_gives_the_same_interval():
     values = np.random.default_rng(0).normal(size=12)
     first = metrics.bootstrap_interval(values, seed=3)
