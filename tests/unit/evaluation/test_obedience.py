@@ -1,17 +1,19 @@
 """Prompt sets, the base's attribute reader, and series whose obedience is known because it was planted."""
 
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from components.evaluation.config import EvaluationConfig
+from components.evaluation.config import EvaluationConfig, SweptDial, swept
 from components.evaluation.generate import make_missing
 from components.evaluation.looks import Looker, judge_curve, judge_obedience, met_wishes
 from components.evaluation.obedience import load_reader
 from components.evaluation.prompts import FOLDER, Prompt, load_prompt_set
 from components.evaluation.series import few_people, plan_series
+from components.inference import Dials
 from components.portraits.world import portrait
 
 BASE = Path(__file__).parents[3] / "components" / "portraits" / "base"
@@ -158,3 +160,11 @@ def test_a_curve_without_prompts_or_with_a_wrong_value_is_refused():
         EvaluationConfig(sweeps={"sigma": (1.0,)})
     with pytest.raises(ValueError, match=r"evaluation\.sweeps\.sigma"):
         EvaluationConfig(sweeps={"sigma": (9.0,)}, prompt_sets=("attributes-v1",))
+
+
+@pytest.mark.parametrize("dial", get_args(SweptDial))
+def test_a_sweep_turns_its_dial_alone(dial):
+    dials = Dials(guidance_scale=3)
+    turned = swept(dials, dial, 1.0)
+    assert getattr(turned, dial) == 1
+    assert turned.model_dump(exclude={dial}) == dials.model_dump(exclude={dial})

@@ -2,9 +2,17 @@
 
 import numpy as np
 import pytest
+import torch
 
 from components.evaluation import metrics
-from components.evaluation.quality import frechet_distance, kernel_distance, measure_quality, sharpness
+from components.evaluation.quality import (
+    frechet_distance,
+    inception_features,
+    kernel_distance,
+    measure_quality,
+    sharpness,
+)
+from components.portraits.face_nets import export_onnx
 from components.portraits.world import portrait
 
 
@@ -73,3 +81,16 @@ def test_turning_changes_pose_and_smiling_changes_expression():
     pose, expression = metrics.face_shape(np.stack([FACE, turned, smiling, rolled]))
     np.testing.assert_allclose(metrics.shape_change(pose, pose[0]), [0, 0.2, 0, 0.3], atol=1e-9)
     np.testing.assert_allclose(metrics.shape_change(expression, expression[0]), [0, 0, 0.3, 0], atol=1e-9)
+
+
+def test_features_of_an_onnx_are_those_of_the_network_on_resized_pictures(tmp_path):
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3, 2), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    export_onnx(net, tmp_path / "inception.onnx", size=32)
+    pictures = np.random.default_rng(0).integers(0, 256, (35, 32, 32, 3), dtype=np.uint8)
+    found = inception_features(tmp_path / "inception.onnx")(list(pictures))
+    blobs = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    with torch.no_grad():
+        assert np.allclose(found, net(blobs).numpy(), atol=1e-5)
+    with pytest.raises(ValueError, match="evaluation.inception_onnx"):
+        inception_features(tmp_path / "none.onnx")
