@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from flows.commands.options import FAILED, OK, add_command
+from flows.commands.options import FAILED, OK, add_command, add_root, root_of
 
 
 def add_commands(commands: Any) -> None:
@@ -47,7 +47,7 @@ def _add_registry_options(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--profile", default="portraits", help="whose registry settings (default: %(default)s)"
     )
-    command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")
+    add_root(command)
 
 
 def _add_rollback(commands: Any) -> None:
@@ -63,7 +63,7 @@ def _add_rollback(commands: Any) -> None:
 def _rollback(options: argparse.Namespace) -> int:
     from flows.promotion import roll_back_champion
 
-    before, after = roll_back_champion(options.profile, options.root, options.reason, options.to)
+    before, after = roll_back_champion(options.profile, root_of(options), options.reason, options.to)
     print(f"champion: version {before} -> version {after}")
     return OK
 
@@ -78,7 +78,7 @@ def _add_history(commands: Any) -> None:
 def _history(options: argparse.Namespace) -> int:
     from flows.promotion import history
 
-    entries = history(options.profile, options.root)
+    entries = history(options.profile, root_of(options))
     for entry in entries:
         print(
             f"{entry.at[:19]}  {entry.who}: version {entry.version} {entry.action}; champion {entry.champion}"

@@ -21,11 +21,23 @@ def add_run_options(command: argparse.ArgumentParser, name: str | None) -> None:
         "--profile", default="portraits", help="name in infra/profiles or a YAML file (default: %(default)s)"
     )
     command.add_argument("--name", default=name, help="name of the run (default: %(default)s)")
-    command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")
+    add_root(command)
     command.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
         help="a setting over the profile's, e.g. --set train.steps=300; may be given several times",
     )  # fmt: skip
+
+
+def add_root(command: argparse.ArgumentParser) -> None:
+    """Adds --root to a command that has a --profile; `root_of` reads it."""
+    command.add_argument("--root", help="folder of all runs (default: the profile's root, else runs)")
+
+
+def root_of(options: argparse.Namespace) -> str:
+    """Returns the folder of all runs: that of --root, else the profile's."""
+    from flows.config import resolve
+
+    return options.root or resolve(options.profile, name="root").root
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:

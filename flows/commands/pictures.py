@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from flows.commands.options import OK, add_command, parse_settings
+from flows.commands.options import OK, add_command, add_root, parse_settings, root_of
 from flows.dials import DIALS, parse_date, read_consent
 
 
@@ -27,7 +27,7 @@ def _add_subject(command: argparse.ArgumentParser) -> None:
     command.add_argument("--consent-date", help="when, e.g. 2026-05-01 (default: today)")
     command.add_argument("--model", help="adapter.safetensors or a model URI (default: the champion)")
     command.add_argument("--profile", default="portraits", help="(default: %(default)s)")
-    command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")
+    add_root(command)
 
 
 def _subject(options: argparse.Namespace, expires: str | None = None) -> Any:
@@ -40,7 +40,7 @@ def _subject(options: argparse.Namespace, expires: str | None = None) -> Any:
         expires=parse_date(expires),
         model=options.model,
         profile=options.profile,
-        root=options.root,
+        root=root_of(options),
     )
 
 
@@ -127,7 +127,7 @@ def _add_ui(commands: Any) -> None:
     command = add_command(commands, "ui", _ui, "a page to play with, in the browser", details)
     command.add_argument("--model", help="adapter.safetensors or a model URI (default: the champion)")
     command.add_argument("--profile", default="portraits", help="(default: %(default)s)")
-    command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")
+    add_root(command)
     command.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
     command.add_argument("--port", type=int, help="(default: a free one from 7860 on)")
     command.add_argument(
@@ -147,7 +147,7 @@ def _ui(options: argparse.Namespace) -> int:
     open_page(
         model=options.model,
         profile=options.profile,
-        settings={"root": options.root} | parse_settings(options.settings),
+        settings={"root": root_of(options)} | parse_settings(options.settings),
         host=options.host,
         port=options.port,
         auth=options.auth,

@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from flows.commands.options import OK, add_command, add_run_options, parse_settings
+from flows.commands.options import OK, add_command, add_run_options, parse_settings, root_of
 from flows.environment import PROJECT
 
 
@@ -62,7 +62,7 @@ def _throughput(options: argparse.Namespace, assumed: float | None) -> tuple[flo
     if options.samples_per_second is not None:
         return options.samples_per_second, f"{options.samples_per_second:g} of one GPU, as given"
     if options.from_run is not None:
-        rate = _measured_by(options.root, options.from_run)
+        rate = _measured_by(root_of(options), options.from_run)
         return rate, f"{rate:.2f} of one worker, measured by run {options.from_run}"
     if assumed is None:
         raise ValueError(

@@ -6,7 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
-from flows.commands.options import OK, add_command, add_run_options, parse_settings
+from flows.commands.options import OK, add_command, add_run_options, parse_settings, root_of
 from flows.environment import PROJECT
 
 
@@ -31,8 +31,8 @@ def _demo(options: argparse.Namespace) -> int:
     from flows.demo import run_demo
 
     if options.fresh:
-        _remove_run(options.root, options.name)
-    run_demo(options.profile, options.name, options.root, parse_settings(options.settings))
+        _remove_run(root_of(options), options.name)
+    run_demo(options.profile, options.name, root_of(options), parse_settings(options.settings))
     return OK
 
 
@@ -60,7 +60,7 @@ def _train(options: argparse.Namespace) -> int:
     quiet_prefect()
     from flows.pipeline import train
 
-    settings = {"root": options.root} | parse_settings(options.settings)
+    settings = {"root": root_of(options)} | parse_settings(options.settings)
     with Board() as board, listening(board):
         records = train(profile=options.profile, name=options.name, overrides=settings, resume=options.resume)
     print(json.dumps(records["promote"], indent=2))
@@ -91,7 +91,7 @@ def _ablate(options: argparse.Namespace) -> int:
     quiet_prefect()
     from flows.ablate import ablate
 
-    settings = {"root": options.root} | parse_settings(options.settings)
+    settings = {"root": root_of(options)} | parse_settings(options.settings)
     with Board() as board, listening(board):
         record = ablate(
             profile=options.profile, name=options.name, variants=options.variants, overrides=settings,

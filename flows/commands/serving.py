@@ -3,7 +3,7 @@
 import argparse
 from typing import Any
 
-from flows.commands.options import OK, add_command, parse_settings
+from flows.commands.options import OK, add_command, add_root, parse_settings, root_of
 from flows.environment import PROJECT
 
 
@@ -22,7 +22,7 @@ def add_commands(commands: Any) -> None:
     command.add_argument(
         "--profile", default="portraits", help="name in infra/profiles or a YAML file (default: %(default)s)"
     )
-    command.add_argument("--root", default="runs", help="folder of all runs (default: %(default)s)")
+    add_root(command)
     command.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="settings",
         help="a setting over the profile's, e.g. --set serving.waiting=64",
@@ -38,7 +38,7 @@ def _serve(options: argparse.Namespace) -> int:
     setup_logging()
     asked = {name: getattr(options, name) for name in ("host", "port", "replicas")}
     serving = {name: value for name, value in asked.items() if value is not None}
-    settings = deep_merge({"root": options.root, "serving": serving}, parse_settings(options.settings))
+    settings = deep_merge({"root": root_of(options), "serving": serving}, parse_settings(options.settings))
     config = anchored(resolve(options.profile, settings, name="serve"))
     wanted = options.model or config.registry.alias
     found = look_up(config.tracking, config.registry.model_name, wanted)

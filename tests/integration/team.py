@@ -11,6 +11,7 @@ from pathlib import Path
 from flows.environment import PROJECT, child_environment
 from flows.services import HOST, daemon, free_port, wait_for
 from tests.compose import FOLDER, Compose, example_values
+from tests.object_store import object_store
 from tests.postgres import PROGRAMS, Postgres, postgres_server
 
 
@@ -68,20 +69,12 @@ class Team:
 @contextmanager
 def team_services(folder: Path) -> Iterator[Team]:
     """Runs PostgreSQL and an S3 store for the block, with the compose file's databases and bucket."""
-    from moto.server import ThreadedMotoServer
-
     compose = Compose.load(example_values())
-    store = ThreadedMotoServer(ip_address=HOST, port=0, verbose=False)
-    store.start()
-    try:
-        with postgres_server(compose.values["POSTGRES_PASSWORD"]) as postgres:
-            make_databases(compose, postgres)
-            host, port = store.get_host_and_port()
-            team = Team(compose, postgres, f"http://{host}:{port}", folder)
-            make_bucket(team)
-            yield team
-    finally:
-        store.stop()
+    with object_store(HOST) as url, postgres_server(compose.values["POSTGRES_PASSWORD"]) as postgres:
+        make_databases(compose, postgres)
+        team = Team(compose, postgres, url, folder)
+        make_bucket(team)
+        yield team
 
 
 def make_databases(compose: Compose, postgres: Postgres) -> None:

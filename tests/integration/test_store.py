@@ -20,28 +20,16 @@ from flows.services import HOST
 from flows.stage_store import store_of
 from tests.champion import CONSENT
 from tests.integration.stage_runs import StageRun
+from tests.object_store import bucket_in_environment
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 STAGES = ("portraits", "prepare", "train", "evaluate", "promote", "personalize")
-BUCKET = "s3://photoverse"
 
 
 @pytest.fixture(scope="module")
 def bucket():
-    """An S3 server on loopback with our bucket; its keys and address are in the environment."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address=HOST, port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    values = dict.fromkeys(("AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL"), f"http://{host}:{port}")
-    values |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "of-the-test")
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (values | {"AWS_DEFAULT_REGION": "us-east-1"}).items():
-            patch.setenv(name, value)
-        fsspec.filesystem("s3").mkdir("photoverse")
-        yield BUCKET
-    server.stop()
+    with bucket_in_environment(HOST) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

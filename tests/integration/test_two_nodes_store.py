@@ -13,29 +13,19 @@ from tests.integration.stage_runs import StageRun
 from tests.integration.test_store import put_request
 from tests.integration.test_two_nodes import TRAIN, until
 from tests.integration.two_nodes import Cluster, bridge, cluster, possible
+from tests.object_store import BUCKET, bucket_in_environment
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1800),
     pytest.mark.skipif(not possible(), reason="needs root and network namespaces"),
 ]
-BUCKET = "s3://photoverse"
 
 
 @pytest.fixture(scope="module")
 def services(tmp_path_factory):
     """The nodes' network, an S3 server and MLflow in it; yields MLflow's address."""
-    from moto.server import ThreadedMotoServer
-
-    with bridge() as address, pytest.MonkeyPatch.context() as patch:
-        server = ThreadedMotoServer(ip_address=address, port=0, verbose=False)
-        server.start()
-        _, port = server.get_host_and_port()
-        values = dict.fromkeys(("AWS_ENDPOINT_URL", "MLFLOW_S3_ENDPOINT_URL"), f"http://{address}:{port}")
-        values |= dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "of-the-test")
-        for name, value in (values | {"AWS_DEFAULT_REGION": "us-east-1"}).items():
-            patch.setenv(name, value)
-        fsspec.filesystem("s3").mkdir("photoverse")
+    with bridge() as address, bucket_in_environment(address):
         folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
         words = ["-m", "mlflow", "server", "--host", address, "--port", str(port), "--workers", "1"]
         words += ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--serve-artifacts"]
@@ -44,7 +34,6 @@ def services(tmp_path_factory):
         with daemon("MLflow", words, child_environment(), log) as process:
             wait_for(f"{url}/health", process, "MLflow", log)
             yield url
-        server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -8,24 +8,13 @@ import fsspec
 import pytest
 
 from components.core import SharedStore
+from tests.object_store import bucket_in_environment
 
 
 @pytest.fixture(scope="module")
 def s3():
-    """An S3 server on loopback with a bucket; its address and keys are in the environment."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "of-the-test")
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("photoverse")
-        fsspec.filesystem("s3").clear_instance_cache()
-        yield "s3://photoverse"
-    server.stop()
+    with bucket_in_environment() as bucket:
+        yield bucket
 
 
 @pytest.fixture(params=["memory", "s3"])

@@ -1,13 +1,15 @@
 """The `photoverse` command: words in, settings out, errors that help."""
 
+import argparse
 import subprocess
 import sys
 
 import pytest
+import yaml
 
 from flows import doctor
 from flows.cli import FAILED, REFUSED, main
-from flows.commands.options import parse_settings
+from flows.commands.options import parse_settings, root_of
 from flows.environment import PROJECT
 
 
@@ -149,3 +151,12 @@ def test_plan_measures_by_the_log_of_a_run(tmp_path, capsys):
 def test_plan_without_a_throughput_asks_for_one(capsys):
     assert main(["plan", "--profile", "portraits"]) == REFUSED
     assert "give --samples-per-second, or --from-run" in capsys.readouterr().err
+
+
+def test_runs_lie_where_the_profile_says_unless_a_root_is_named(tmp_path):
+    profile = tmp_path / "team.yaml"
+    profile.write_text(yaml.safe_dump({"root": str(tmp_path / "team-runs")}))
+    asked = argparse.Namespace(profile=str(profile), root=None)
+    assert root_of(asked) == str(tmp_path / "team-runs")
+    assert root_of(argparse.Namespace(profile=str(profile), root="mine")) == "mine"
+    assert root_of(argparse.Namespace(profile="portraits", root=None)) == "runs"
