@@ -148,6 +148,21 @@ def profile_file(profile: str) -> Path:
     return path
 
 
+def profile_values(profile: str, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Reads a profile's values, laid over those of the profile that it `extends`, if it does.
+
+    Raises:
+        ValueError: There is no such profile, or it extends itself.
+    """
+    file = profile_file(profile)
+    values = load_yaml(file)
+    if (parent := values.pop("extends", None)) is None:
+        return values
+    if str(file) in above:
+        raise ValueError(f"{file} extends itself by way of {' and '.join(above)}")
+    return deep_merge(profile_values(parent, (*above, str(file))), values)
+
+
 def resolve(
     profile: str, overrides: Mapping[str, Any] | None = None, *, name: str | None = None
 ) -> PipelineConfig:
@@ -162,11 +177,10 @@ def resolve(
         ValueError: Unknown profile, unknown key or value out of range; the message names key, value and what
             is allowed.
     """
-    file = profile_file(profile)
-    values = deep_merge(load_yaml(file), overrides or {})
+    values = deep_merge(profile_values(profile), overrides or {})
     if name is not None:
         values["name"] = name
-    values.setdefault("name", f"{file.stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    values.setdefault("name", f"{Path(profile).stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     source = f"profile {profile!r}" + (" with flow parameters" if overrides or name else "")
     return PipelineConfig.parse(_keep_together(_on_cluster(values)), source=source)
 

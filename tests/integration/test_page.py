@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(
     reason="no chromium and chromedriver here: apt-get install chromium chromium-driver",
 )
 PATIENCE_S = 240
+RECEIVED = "#photo img[src*='/file=']"  # the server has it; before, the page shows its own copy
 LOOPBACK_ONLY = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
 
 
@@ -94,6 +95,7 @@ class Page:
             options.add_argument(word)
         options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.obstacle = ""
         self.browser = webdriver.Chrome(options, webdriver.ChromeService(DRIVER))
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
@@ -114,26 +116,36 @@ class Page:
                 return found
             time.sleep(0.2)
         raise AssertionError(
-            f"{what}: not seen in {PATIENCE_S} s; status: {self.status}; {self.complaints()}"
+            f"{what}: not seen in {PATIENCE_S} s; status: {self.status}; {self.complaints()}; {self.obstacle}"
         )
 
     @property
     def status(self):
         return " ".join(element.text for element in self.all("#status"))
 
-    def click(self, where):
-        element = self.find(where)
-        self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
-        self.until(lambda: element.is_enabled(), where)
-        self.until(lambda: self.hit(element), f"{where} within reach")
+    def click(self, where, which=0):
+        """Clicks the element of that number, once it is there, enabled and under nothing else."""
+        self.until(lambda: self.hit(where, which), f"{where} within reach")
 
-    def hit(self, element):
-        """Clicks, unless something is over it: the page may still be moving."""
-        from selenium.common.exceptions import ElementClickInterceptedException
+    def hit(self, where, which):
+        """Tries a click: the page may still be moving, or be making its elements anew."""
+        from selenium.common import exceptions as of_selenium
 
+        moving = (
+            of_selenium.ElementClickInterceptedException,
+            of_selenium.ElementNotInteractableException,
+            of_selenium.StaleElementReferenceException,
+        )
         try:
+            element = self.all(where)[which]
+            self.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
+            if not element.is_enabled():
+                return False
             element.click()
-        except ElementClickInterceptedException:
+        except IndexError:
+            return False
+        except moving as obstacle:
+            self.obstacle = str(obstacle.msg)
             return False
         return True
 
@@ -146,7 +158,7 @@ class Page:
 
     def upload(self, path):
         self.find("#photo input[type=file]").send_keys(str(path))
-        self.find("#photo img")
+        self.find(RECEIVED)
 
     def complaints(self):
         """What the browser would print in red: also every address that it could not reach."""
@@ -236,15 +248,9 @@ def test_dials_and_the_photo_as_a_start_are_followed_and_earlier_pictures_stay(d
     drawn = np.asarray(Image.open(urllib.request.urlopen(first)).convert("RGB")).astype(float)
     assert np.corrcoef(start.ravel(), drawn.ravel())[0, 1] > 0.3  # three of ten steps away from it
     desk.click("#earlier > button")
-    shown = desk.until(
-        lambda: (
-            len(desk.all("#history button.thumbnail-item, #history .thumbnail-item")) >= 4
-            and desk.all("#history .thumbnail-item")
-        ),
-        "four pictures of this session",
-    )
+    desk.until(lambda: len(desk.all("#history .thumbnail-item")) >= 4, "four pictures of this session")
     desk.click("#chosen > button")
-    shown[-1].click()  # the oldest
+    desk.click("#history .thumbnail-item", -1)  # the oldest
     desk.until(lambda: "blue background" in desk.find("#recipe").text, "the recipe of an earlier picture")
 
 
@@ -289,7 +295,7 @@ def test_a_phone_shows_it_in_one_column_and_takes_a_photo(served, tmp_path):
         page.click("#photo button[aria-label*=amera]")
         page.click("#photo button:has(> .wrap)")  # may this page use the camera?
         page.click("#photo button[aria-label*='apture photo']")
-        page.find("#photo img")
+        page.find(RECEIVED)
         page.click("#agreed input")
         page.click("#draw")
         page.until(lambda: "No face was found" in page.status, "a word on a photo without a face")

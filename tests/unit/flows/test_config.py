@@ -142,3 +142,12 @@ def test_a_run_in_a_store_is_known_on_every_machine(tmp_path):
     with pytest.raises(ValueError, match="run 'one' exists"):
         open_run(second)
     assert reopen_run("one", second.root, nodes[1]).train == first.train
+
+
+def test_a_profile_may_extend_another(profile, tmp_path):
+    file = profile("extends: sd21\nname: ours\ntrain: {steps: 7}")
+    config, parent = resolve(file), resolve("sd21", name="ours")
+    assert config.train.steps == 7
+    assert config.model_copy(update={"train": parent.train}) == parent
+    with pytest.raises(ValueError, match="extends itself"):
+        resolve(profile(f"extends: {tmp_path / 'mine.yaml'}"))
