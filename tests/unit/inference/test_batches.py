@@ -8,7 +8,15 @@ from PIL import Image
 
 from components.core import RuntimeConfig, SharedStore, sha256_file
 from components.face import FaceConfig
-from components.inference import BatchConfig, Dials, PhotoRules, batch, personalize_batch, read_recipe
+from components.inference import (
+    BatchConfig,
+    Dials,
+    PhotoRules,
+    batch,
+    inspect_picture,
+    personalize_batch,
+    read_recipe,
+)
 from components.inference.ledger import Ledger, LedgerRow
 from components.inference.requests import read_requests
 from components.inference.worker import PictureWorker
@@ -123,6 +131,9 @@ def test_each_request_ends_once_as_pictures_or_as_an_error_row(folder, run, adap
     assert recipe["seed"] == 9
     assert recipe["dials"]["sigma"] == 0.5
     assert "prompt" not in recipe
+    for path in (folder / "out" / "pictures").iterdir():
+        told = inspect_picture(path)
+        assert (told.credentials["state"], told.watermarked) == ("valid", True)
 
 
 def test_a_photo_of_several_people_is_an_error_row_where_the_rules_say_so(folder, run, photos):
