@@ -23,6 +23,7 @@ from components.training.store import (
     RAY_LIST,
     StoreFault,
     mend_store,
+    newest_unlisted,
     set_list_aside,
     store_fault,
     storing,
@@ -113,11 +114,13 @@ def launch(job: Job) -> dict[str, Any]:
 
 
 def _mended(job: Job) -> Path | None:
-    """Mends what a file system leaves half done; an object store puts whole objects."""
+    """Mends what a killed run leaves half done, and returns the checkpoint that Ray does not know of."""
+    place = job.folder / CHECKPOINTS_FOLDER / job.run_name
     if job.store is not None:
-        return None
+        name = newest_unlisted(f"{job.checkpoints}/{job.run_name}")
+        return None if name is None else place / name
     with storing("the list of checkpoints", job.folder):
-        return mend_store(job.folder / CHECKPOINTS_FOLDER / job.run_name)
+        return mend_store(place)
 
 
 def _run_workers(job: Job) -> dict[str, Any]:

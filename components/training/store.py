@@ -16,7 +16,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from components.training.checkpoint import check_checkpoint, last_whole
+from components.training.checkpoint import FILES_FILE, check_checkpoint, last_whole
 from components.training.job import RUN_FILE
 
 logger = logging.getLogger(__name__)
@@ -118,6 +118,35 @@ def mend_store(checkpoints: Path) -> Path | None:
     return newest
 
 
+def newest_unlisted(url: str) -> str | None:
+    """As `mend_store`, for checkpoints in an object store, where each file is whole or absent.
+
+    Args:
+        url: Of the run's checkpoints; need not exist.
+
+    Returns:
+        Name of the newest whole checkpoint where Ray's list does not have it, else None.
+    """
+    import fsspec
+
+    filesystem, place = fsspec.url_to_fs(url, use_listings_cache=False)
+    files: dict[str, set[str]] = {}
+    for path in filesystem.find(place):
+        folder, _, name = path.removeprefix(place).strip("/").rpartition("/")
+        files.setdefault(folder, set()).add(name)
+    known = _names(filesystem.cat_file(f"{place}/{RAY_LIST}")) if RAY_LIST in files.get("", ()) else set()
+    whole = set()
+    for folder in files.keys() - known - {""}:
+        listing = f"{place}/{folder}/{FILES_FILE}"
+        if FILES_FILE in files[folder] and json.loads(filesystem.cat_file(listing)).keys() <= files[folder]:
+            whole.add(folder)
+        else:
+            logger.warning("%s: a save that was cut short left it, it is removed", f"{url}/{folder}")
+            filesystem.rm(f"{place}/{folder}", recursive=True)
+    newest = max(whole, default="")
+    return newest if newest > max(known, default="") else None
+
+
 def set_list_aside(checkpoints: Path) -> None:
     """Keeps Ray's list under another name; Ray begins a new one."""
     logger.warning("the list of checkpoints in %s is damaged: it is made anew", checkpoints)
@@ -139,10 +168,13 @@ def _remove_half_done(folder: Path) -> None:
 def _listed(listing: Path) -> set[str] | None:
     """Names of the checkpoints that Ray knows; None if its list is missing or damaged."""
     try:
-        values = json.loads(listing.read_text(encoding="utf-8"))
-        return {result["checkpoint_dir_name"] for result in values["checkpoint_results"]}
+        return _names(listing.read_bytes())
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def _names(listing: bytes) -> set[str]:
+    return {result["checkpoint_dir_name"] for result in json.loads(listing)["checkpoint_results"]}
 
 
 def _free_space(folder: Path) -> str:

@@ -1,14 +1,15 @@
 """The function that Ray Train runs in each worker, and what it hands back."""
 
 import logging
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from components.core import setup_logging
-from components.training.checkpoint import last_whole
+from components.training.checkpoint import last_whole, scratch_folder
 from components.training.job import Job
 from components.training.loop import Worker
 
@@ -24,11 +25,26 @@ def run_worker(values: dict[str, Any]) -> None:
     job.fetch()
     worker = Worker(job, context.get_world_rank(), context.get_world_size())
     listed = ray.train.get_checkpoint()
-    with nullcontext() if listed is None else listed.as_directory() as folder:
-        known = [job.resume_from, None if folder is None else Path(folder)]
+    with unlisted(job) as mended, nullcontext() if listed is None else listed.as_directory() as folder:
+        known = [mended, None if folder is None else Path(folder)]
         latest = max((path for path in known if path is not None), key=lambda path: path.name, default=None)
         worker.resume(None if latest is None else last_whole(latest))
     worker.run(report_checkpoint)
+
+
+@contextmanager
+def unlisted(job: Job) -> Iterator[Path | None]:
+    """Yields the checkpoint that Ray does not know of; a copy of it where the nodes share no folder."""
+    if job.store is None or job.resume_from is None:
+        yield job.resume_from
+        return
+    import fsspec
+
+    filesystem, place = fsspec.url_to_fs(f"{job.checkpoints}/{job.run_name}/{job.resume_from.name}")
+    with scratch_folder() as scratch:
+        copy = scratch / job.resume_from.name
+        filesystem.get(f"{place}/", f"{copy}/", recursive=True)
+        yield copy
 
 
 def quiet_libraries() -> None:

@@ -21,9 +21,9 @@ from tests.champion import CONSENT, register_champion
 from tests.integration.ray_head import TOKEN, ray_head
 from tests.integration.team import Team, team_services
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(2400)]
 TRAININGS, BATCHES = 3, 10
-RUNS_S = 900
+RUNS_S = 1800
 
 
 @pytest.fixture(scope="module")

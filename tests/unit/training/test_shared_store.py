@@ -7,9 +7,13 @@ from pathlib import Path
 import fsspec
 
 from components.core import SharedStore
+from components.training.checkpoint import last_whole
 from components.training.launch import checkpoint_storage, claim_folder
+from components.training.store import RAY_LIST, newest_unlisted
 from components.training.tracking import read_history
+from components.training.worker import unlisted
 from tests.unit.training.made_runs import run_alone
+from tests.unit.training.test_store import checkpoint, listed
 
 BARE = {"validation": {"timesteps": 1, "sample_people": 0}}
 
@@ -36,6 +40,27 @@ def test_what_rank_0_writes_comes_to_other_nodes_and_shards_are_read_where_they_
     assert logs[0] == logs[1]
     assert (other.folder / "outcome.json").is_file()
     assert not (other.folder / "progress.json").exists()  # sent by itself, and often
+
+
+def test_a_checkpoint_that_ray_did_not_note_is_taken_up_from_the_store(make_job, tmp_path):
+    job, local = make_job(**BARE), tmp_path / "local"
+    job = replace(job, store=SharedStore(url=f"memory://{uuid.uuid4().hex}", root=str(job.folder.parent)))
+    url = f"{job.checkpoints}/{job.run_name}"
+    filesystem, place = fsspec.url_to_fs(url)
+    assert newest_unlisted(url) is None
+    for name in ("checkpoint_1", "checkpoint_2", "checkpoint_3"):
+        checkpoint(local / name, whole=name != "checkpoint_3")
+    filesystem.put(f"{local}/", f"{place}/", recursive=True)
+    assert newest_unlisted(url) == "checkpoint_2"
+    assert not filesystem.exists(f"{place}/checkpoint_3")
+    with unlisted(replace(job, resume_from=Path("anywhere/checkpoint_2"))) as folder:
+        assert last_whole(folder).name == "checkpoint_2"
+    listed(local, "checkpoint_1")
+    filesystem.put_file(local / RAY_LIST, f"{place}/{RAY_LIST}")
+    assert newest_unlisted(url) == "checkpoint_2"
+    listed(local, "checkpoint_1", "checkpoint_2")
+    filesystem.put_file(local / RAY_LIST, f"{place}/{RAY_LIST}")
+    assert newest_unlisted(url) is None
 
 
 def test_checkpoints_go_to_the_store_itself(make_job):
