@@ -1,15 +1,21 @@
 """`photoverse personalize` and `photoverse export`: one person, with the champion or an adapter's file."""
 
+import sys
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows.config import PipelineConfig, anchored, resolve
+from flows.environment import PROJECT
 
 if TYPE_CHECKING:
     from components.inference import Consent, IdentityCard, Personalizer
+    from components.registry import ResolvedModel
 
+SHIPPED_BASE = PROJECT / "components" / "portraits" / "base"
+SHIPPED_ADAPTER = PROJECT / "components" / "portraits" / "adapter" / "adapter.safetensors"
 M_DIALS = ("m", "m_schedule", "m_levels")  # three ways of saying one thing: one given replaces the others
 
 
@@ -183,30 +189,48 @@ def export_one(subject: Subject, out: Path, m: int | None = None) -> list[Path]:
     return export_for_diffusers(personalizer.attachment.adapter, card, out, m)
 
 
-def load_personalizer(config: Any, model: str | None, cards_only: bool = False) -> "Personalizer":
-    """Returns the tool for the adapter's file, or for the registered model."""
+def load_personalizer(config: PipelineConfig, model: str | None, cards_only: bool = False) -> "Personalizer":
+    """Returns the tool for the adapter's file, or for the registered model.
+
+    As long as there is no champion, the adapter that comes with the portrait base draws with that base.
+    """
     from components.face import FaceConfig
     from components.inference import Personalizer
     from components.model import ModelConfig
 
-    rules = config.batch.photo_rules
-    if model and not model.startswith("models:/"):
-        if not Path(model).is_file():
-            raise ValueError(f"no adapter at {model}")
-        return Personalizer.load(
-            Path(model), config.model, config.face, config.runtime, rules,
-            cards_only=cards_only, provenance=config.batch.provenance,
-        )  # fmt: skip
-    from components.registry import resolve as look_up
-
-    found = look_up(config.tracking, config.registry.model_name, model or config.registry.alias)
-    return Personalizer.load(
-        found.adapter,
-        ModelConfig.parse(found.model, source=found.model_uri),
-        FaceConfig.parse(found.face, source=found.model_uri),
-        config.runtime,
-        rules,
-        model_version=found.model_uri,
+    load = partial(
+        Personalizer.load,
+        runtime=config.runtime,
+        rules=config.batch.photo_rules,
         cards_only=cards_only,
         provenance=config.batch.provenance,
     )
+    found = None if _is_file(model) else _registered(config, model)
+    if found is None:
+        path = Path(model) if model else SHIPPED_ADAPTER
+        if not path.is_file():
+            raise ValueError(f"no adapter at {path}")
+        return load(path, config.model, config.face)
+    return load(
+        found.adapter,
+        ModelConfig.parse(found.model, source=found.model_uri),
+        FaceConfig.parse(found.face, source=found.model_uri),
+        model_version=found.model_uri,
+    )
+
+
+def _is_file(model: str | None) -> bool:
+    return model is not None and not model.startswith("models:/")
+
+
+def _registered(config: PipelineConfig, model: str | None) -> "ResolvedModel | None":
+    """The registered model; None where no champion is, and an adapter comes with the base."""
+    from components.registry import resolve as look_up
+
+    try:
+        return look_up(config.tracking, config.registry.model_name, model or config.registry.alias)
+    except ValueError:
+        if model is not None or Path(config.model.base) != SHIPPED_BASE or not SHIPPED_ADAPTER.is_file():
+            raise
+        print("no champion yet: the adapter that comes with the portrait base draws", file=sys.stderr)
+        return None

@@ -32,6 +32,7 @@ from components.inference import (
 from components.inference.requests import read_requests
 from components.model import ModelConfig, PhotoVerseAdapter, load_base, load_pipeline, save_adapter
 from components.portraits.world import portrait
+from flows import single
 from flows.cli import OK, REFUSED, main
 from flows.config import resolve
 from flows.dials import DIALS, number_list, share_list
@@ -152,6 +153,25 @@ def test_a_card_draws_what_its_photo_draws_with_no_photo_and_no_encoder(
     assert run("personalize", "--card", card, "--out", tmp_path / "card", *asked) == OK
     of_photo, of_card = pixels(tmp_path / "photo" / "seed-0.png"), pixels(tmp_path / "card" / "seed-0.png")
     assert np.abs(of_photo - of_card).max() <= 1
+
+
+def test_without_a_champion_the_adapter_of_the_portrait_base_draws(
+    adapter, card, tmp_path, monkeypatch, capsys
+):
+    words = ("personalize", "--card", card, "--prompt", PROMPT, *QUICK)
+    monkeypatch.setattr(single, "SHIPPED_ADAPTER", adapter)
+    assert run(*words, "--out", tmp_path / "a", "--root", tmp_path / "empty") == OK
+    assert "no champion yet: the adapter that comes with the portrait base draws" in capsys.readouterr().err
+    assert run(*words, "--out", tmp_path / "b", "--model", adapter) == OK
+    assert np.array_equal(pixels(tmp_path / "a" / "seed-0.png"), pixels(tmp_path / "b" / "seed-0.png"))
+    capsys.readouterr()
+    named = refused(capsys, *words, "--root", tmp_path / "empty", "--model", "models:/photoverse@champion")
+    assert "no version or alias 'champion'" in named
+    elsewhere = tmp_path / "elsewhere.yaml"
+    elsewhere.write_text("model: {base: some/other-base}")
+    assert "no version or alias" in refused(
+        capsys, *words, "--profile", elsewhere, "--root", tmp_path / "empty"
+    )
 
 
 def test_two_cards_are_two_persons_of_one_picture(adapter, card, tmp_path):

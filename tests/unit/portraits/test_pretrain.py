@@ -223,6 +223,14 @@ def test_face_weight_is_heaviest_on_the_face(shop):
     assert weight[0, 0, y, x] > 1.5 * weight[0, 0, 2, 2]
 
 
+def test_a_mouth_may_count_more(shop):
+    landmarks = shop.people.landmarks[:2]
+    plain, weight = (face_weight(landmarks, 64, mouth=mouth)[0, 0] for mouth in (0.0, 12.0))
+    x, y = landmarks[0, 3:].mean(0).round().astype(int)
+    assert weight.mean().item() == pytest.approx(1, abs=1e-5)
+    assert (weight / plain).argmax().item() == y * 64 + x
+
+
 def test_words_fit_the_tokenizer(made, shop):
     from components.portraits.pretrain.clip import load_tokenizer
 
