@@ -63,8 +63,8 @@ bench: $(STAMP) ## speed against a reference measured in the same run; writes ru
 base-model: $(STAMP) ## draw people and train the portrait world's base model anew (hours)
 	@$(BIN)/python -m components.portraits.pretrain $(ARGS)
 
-train-portraits: $(STAMP) ## photoverse/train with the portraits profile, without the rest of the demo
-	@$(BIN)/photoverse train --profile portraits $(ARGS)
+train-portraits: $(STAMP) ## the portrait world to the end, within 90 minutes; called again, it goes on
+	@$(BIN)/photoverse train --profile portraits-full --name portraits-full --resume $(ARGS)
 
 services: $(STAMP) ## Prefect's server and worker and MLflow's page on this machine, until Ctrl-C
 	@$(BIN)/photoverse services $(ARGS)
