@@ -61,7 +61,9 @@ def test_unknown_keys_and_values_out_of_range_are_named(overrides, complaint):
 
 
 def test_an_unknown_profile_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"'sd22' is not known .*known: portraits, portraits-full, sd15, sd21"):
+    with pytest.raises(
+        ValueError, match=r"'sd22' is not known .*known: portraits, portraits-full, sd15, sd21"
+    ):
         resolve("sd22")
 
 
