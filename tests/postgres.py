@@ -51,8 +51,8 @@ class Postgres:
 
 
 @contextmanager
-def postgres_server(password: str = "secret-of-the-test") -> Iterator[Postgres]:
-    """Runs a server for the block. PostgreSQL refuses to run as root, so root runs it as `nobody`."""
+def postgres_server(password: str = "secret-of-the-test", *options: str) -> Iterator[Postgres]:
+    """Runs a server for the block, with options of `postgres`; root runs it as `nobody`, as it demands."""
     folder = Path(tempfile.mkdtemp(prefix="pg-"))
     user = "nobody" if os.geteuid() == 0 else None
     programs = _readable(folder, user)
@@ -73,9 +73,9 @@ def postgres_server(password: str = "secret-of-the-test") -> Iterator[Postgres]:
         "--encoding=UTF8", "--no-locale", "--no-sync",
     )  # fmt: skip
     assert made.wait(120) == 0, (folder / "log").read_text()
-    options = {"listen_addresses": HOST, "port": port, "unix_socket_directories": folder, "fsync": "off"}
+    places = {"listen_addresses": HOST, "port": port, "unix_socket_directories": folder, "fsync": "off"}
     server = start(
-        programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in options.items())
+        programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in places.items()), *options
     )
     try:
         found = Postgres(port, password, folder)

@@ -29,6 +29,7 @@ CSS = """
 #recipe .content, #recipe .value {min-width: 0; white-space: normal; overflow-wrap: anywhere}
 #status .bad {color: #b3261e; font-weight: 600}
 .dark #status .bad {color: #ff8a80}
+#pictures .grid-wrap, #history .grid-wrap {max-height: none}
 @media (max-width: 640px) {
   .gradio-container {padding: 8px !important}
   #pictures .caption-label, #history .caption-label {font-size: 11px; padding: 2px 5px}

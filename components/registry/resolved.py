@@ -53,9 +53,7 @@ def resolve(tracking: TrackingConfig, model_name: str, alias_or_version: str = "
         model_name, alias_or_version = split_uri(alias_or_version)
     store = Store(tracking, model_name)
     number = str(store.version(alias_or_version).version)
-    folder = store.files(number) / "artifacts" / "package"
-    if not folder.is_dir():
-        raise ValueError(f"version {number} of model {model_name!r} holds no PhotoVerse package")
+    folder = store.files(number, "artifacts/package")
     package = read_package(folder)
     return ResolvedModel(
         model_name=model_name,

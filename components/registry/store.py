@@ -122,12 +122,27 @@ class Store:
         if self.by_alias(alias) is not None:
             self.client.delete_registered_model_alias(self.name, alias)
 
-    def files(self, version: str) -> Path:
-        """Returns the folder of the version's files: in place in a local store, else downloaded."""
-        from mlflow.artifacts import download_artifacts
+    def files(self, version: str, part: str) -> Path:
+        """Returns a folder of the version's files: in place in a local store, else downloaded, and it alone.
 
-        with pointed_at(self.tracking):
-            return Path(download_artifacts(self.client.get_model_version_download_uri(self.name, version)))
+        Args:
+            version: Number of the version.
+            part: The folder, relative to the version's.
+
+        Raises:
+            ValueError: The version has no such folder, or it could not be brought here.
+        """
+        from mlflow.artifacts import download_artifacts
+        from mlflow.exceptions import MlflowException
+
+        uri = self.client.get_model_version_download_uri(self.name, version)
+        try:
+            with pointed_at(self.tracking):
+                return Path(download_artifacts(f"{uri.rstrip('/')}/{part}"))
+        except (MlflowException, OSError) as error:
+            raise ValueError(
+                f"{part} of version {version} of model {self.name!r} could not be read: {error}"
+            ) from error
 
     def experiment_id(self) -> str:
         """Returns the experiment's id, making it if need be."""

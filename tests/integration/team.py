@@ -70,7 +70,9 @@ class Team:
 def team_services(folder: Path) -> Iterator[Team]:
     """Runs PostgreSQL and an S3 store for the block, with the compose file's databases and bucket."""
     compose = Compose.load(example_values())
-    with object_store(HOST) as url, postgres_server(compose.values["POSTGRES_PASSWORD"]) as postgres:
+    options = compose.services["postgres"]["command"][1:]
+    server = postgres_server(compose.values["POSTGRES_PASSWORD"], *options)
+    with object_store(HOST) as url, server as postgres:
         make_databases(compose, postgres)
         team = Team(compose, postgres, url, folder)
         make_bucket(team)
