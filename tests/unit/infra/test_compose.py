@@ -70,6 +70,16 @@ def test_passwords_stand_in_no_command(compose):
         assert not any(secret in words for secret in secrets), name
 
 
+def test_no_thread_of_mlflow_waits_for_a_connection(compose):
+    threads, stores = 40, 2  # anyio's threads a process; runs and users have a pool each
+    values = compose.environment("mlflow")
+    pool = sum(int(values[f"MLFLOW_SQLALCHEMYSTORE_{name}"]) for name in ("POOL_SIZE", "MAX_OVERFLOW"))
+    assert pool >= threads
+    found = re.search(r"max_connections=(\d+)", " ".join(compose.services["postgres"]["command"]))
+    processes = int(re.search(r"--workers=(\d+)", " ".join(compose.services["mlflow"]["command"]))[1])
+    assert int(found[1]) >= processes * stores * pool + 50  # Prefect and a person who looks
+
+
 def test_files_that_are_mounted_exist(compose):
     for service in compose.services.values():
         for volume in service.get("volumes", []):
