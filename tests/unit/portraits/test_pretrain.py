@@ -226,9 +226,9 @@ def test_face_weight_is_heaviest_on_the_face(shop):
 def test_a_mouth_may_count_more(shop):
     landmarks = shop.people.landmarks[:2]
     plain, weight = (face_weight(landmarks, 64, mouth=mouth)[0, 0] for mouth in (0.0, 12.0))
-    x, y = landmarks[0, 3:].mean(0).round().astype(int)
     assert weight.mean().item() == pytest.approx(1, abs=1e-5)
-    assert (weight / plain).argmax().item() == y * 64 + x
+    most = np.array(np.unravel_index((weight / plain).argmax(), weight.shape))[::-1]
+    assert np.abs(most - landmarks[0, 3:].mean(0)).max() < 2  # the face's own bell falls towards the chin
 
 
 def test_words_fit_the_tokenizer(made, shop):
