@@ -15,6 +15,7 @@ from components.core.artifacts import (
     ShardManifest,
 )
 from components.core.config import StrictConfig, deep_merge, dump_yaml, fingerprint, load_yaml
+from components.core.experiment import experiment_id
 from components.core.progress import Progress, track
 from components.core.ray_session import ray_session
 from components.core.runtime import (
@@ -59,6 +60,7 @@ __all__ = [
     "deep_merge",
     "derive_seed",
     "dump_yaml",
+    "experiment_id",
     "fingerprint",
     "inside",
     "load_yaml",

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from components.core import Checkpoint
+from components.core import Checkpoint, experiment_id
 from components.registry.store import Store, pointed_at
 
 SERVING_PACKAGES = (
@@ -17,11 +17,10 @@ SERVING_PACKAGES = (
 def publish(store: Store, package: Path, checkpoint: Checkpoint, tags: dict[str, str]) -> str:
     """Logs the package as a pyfunc in the checkpoint's run (else a new one); returns the version's number."""
     with pointed_at(store.tracking) as mlflow:
-        run: dict[str, Any] = (
-            {"run_id": checkpoint.mlflow_run_id}
-            if checkpoint.mlflow_run_id
-            else {"experiment_id": store.experiment_id(), "run_name": f"promote-{checkpoint.run_name}"}
-        )
+        run: dict[str, Any] = {"run_id": checkpoint.mlflow_run_id}
+        if not checkpoint.mlflow_run_id:
+            own = experiment_id(store.client, store.tracking)
+            run = {"experiment_id": own, "run_name": f"promote-{checkpoint.run_name}"}
         with mlflow.start_run(**run):
             logged = mlflow.pyfunc.log_model(
                 name=store.name,

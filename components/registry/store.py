@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
 
 from components.core import TrackingConfig
 
@@ -143,21 +142,6 @@ class Store:
             raise ValueError(
                 f"{part} of version {version} of model {self.name!r} could not be read: {error}"
             ) from error
-
-    def experiment_id(self) -> str:
-        """Returns the experiment's id, making it if need be."""
-        experiment = self.client.get_experiment_by_name(self.tracking.experiment)
-        if experiment is not None:
-            return str(experiment.experiment_id)
-        return str(self.client.create_experiment(self.tracking.experiment, _location(self.tracking)))
-
-
-def _location(tracking: TrackingConfig) -> str | None:
-    """Returns the artifact location; a local folder is made absolute, for later readers start elsewhere."""
-    place = tracking.artifact_location
-    if place is None or urlparse(place).scheme:
-        return place
-    return Path(place).resolve().as_uri()
 
 
 @contextmanager

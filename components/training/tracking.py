@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from components.core import TrackingConfig, write_text_atomic
+from components.core import TrackingConfig, experiment_id, write_text_atomic
 from components.training.store import storing
 
 logger = logging.getLogger(__name__)
@@ -54,14 +54,8 @@ def open_run(tracking: TrackingConfig, run_name: str, run_id: str | None, params
             return run_id
         except MlflowException:
             logger.warning("MLflow does not know run %s any more: a new one is started", run_id)
-    experiment = client.get_experiment_by_name(tracking.experiment)
-    experiment_id = (
-        client.create_experiment(tracking.experiment, artifact_location=tracking.artifact_location)
-        if experiment is None
-        else experiment.experiment_id
-    )
     tags = {"photoverse.stage": "train"}
-    new_id = client.create_run(experiment_id, run_name=run_name, tags=tags).info.run_id
+    new_id = client.create_run(experiment_id(client, tracking), run_name=run_name, tags=tags).info.run_id
     flat = [Param(key, str(value)[:500]) for key, value in flatten(params).items()]
     for start in range(0, len(flat), 100):  # MLflow takes a hundred at once
         client.log_batch(new_id, params=flat[start : start + 100])
