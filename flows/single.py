@@ -225,11 +225,12 @@ def _is_file(model: str | None) -> bool:
 
 def _registered(config: PipelineConfig, model: str | None) -> "ResolvedModel | None":
     """The registered model; None where no champion is, and an adapter comes with the base."""
+    from components.registry import NoVersion
     from components.registry import resolve as look_up
 
     try:
         return look_up(config.tracking, config.registry.model_name, model or config.registry.alias)
-    except ValueError:
+    except NoVersion:
         if model is not None or Path(config.model.base) != SHIPPED_BASE or not SHIPPED_ADAPTER.is_file():
             raise
         print("no champion yet: the adapter that comes with the portrait base draws", file=sys.stderr)

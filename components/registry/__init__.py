@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from components.registry.resolved import ResolvedModel, resolve
     from components.registry.rollback import roll_back
     from components.registry.stage import promote
-    from components.registry.store import Store
+    from components.registry.store import NoVersion, Store
     from components.registry.surroundings import Surroundings
 
 _HOME = {
@@ -28,6 +28,7 @@ _HOME = {
     "Engine": "engine",
     "Entry": "audit",
     "Job": "engine",
+    "NoVersion": "store",
     "Package": "package",
     "PersonalizerEngine": "engine",
     "Request": "request",
@@ -58,6 +59,7 @@ __all__ = [
     "Entry",
     "GateThresholds",
     "Job",
+    "NoVersion",
     "Package",
     "PersonalizerEngine",
     "RegistryConfig",

@@ -33,6 +33,10 @@ def sqlite_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
+class NoVersion(ValueError):
+    """The registered model has no version of this number or alias."""
+
+
 class Store:
     """The versions of one registered model.
 
@@ -63,7 +67,7 @@ class Store:
         """Returns the version of a number or an alias.
 
         Raises:
-            ValueError: There is none; the message says which there are.
+            NoVersion: There is none; the message says which there are.
         """
         from mlflow.exceptions import MlflowException
 
@@ -74,7 +78,7 @@ class Store:
         except MlflowException as error:
             if error.error_code not in (MISSING, "INVALID_PARAMETER_VALUE"):
                 raise
-            raise ValueError(
+            raise NoVersion(
                 f"no version or alias {alias_or_version!r} of model {self.name!r} at {self.tracking.uri}; "
                 f"registered: {self._list() or 'none'}"
             ) from error

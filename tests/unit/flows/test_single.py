@@ -174,6 +174,16 @@ def test_without_a_champion_the_adapter_of_the_portrait_base_draws(
     )
 
 
+def test_a_champion_that_cannot_be_read_is_told_and_not_replaced(tmp_path, monkeypatch):
+    def unreadable(*_args):
+        raise ValueError("could not be read")
+
+    monkeypatch.setattr("components.registry.resolve", unreadable, raising=False)
+    config = single.Subject(root=str(tmp_path / "empty")).config()
+    with pytest.raises(ValueError, match="could not be read"):
+        single.load_personalizer(config, None)
+
+
 def test_two_cards_are_two_persons_of_one_picture(adapter, card, tmp_path):
     other = replace(IdentityCard.load(card), words=torch.randn_like(IdentityCard.load(card).words))
     two = other.save(tmp_path / "two.safetensors")
