@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -109,12 +110,20 @@ class Page:
     def all(self, where):
         return self.browser.find_elements("css selector", where)
 
+    def read(self, where, what="textContent"):
+        """One attribute of all such elements, read in one go: the page may be making them anew."""
+        script = "return [...document.querySelectorAll(arguments[0])].map(found => found[arguments[1]] || '')"
+        return self.browser.execute_script(script, where, what)
+
     def until(self, ready, what):
+        from selenium.common.exceptions import StaleElementReferenceException
+
         until = time.monotonic() + PATIENCE_S
         while time.monotonic() < until:
-            found = ready()
-            if found:
-                return found
+            with suppress(StaleElementReferenceException):  # made anew between two looks
+                found = ready()
+                if found:
+                    return found
             time.sleep(0.2)
         raise AssertionError(
             f"{what}: not seen in {PATIENCE_S} s; status: {self.status}; {self.complaints()}; {self.obstacle}"
@@ -122,7 +131,7 @@ class Page:
 
     @property
     def status(self):
-        return " ".join(element.text for element in self.all("#status"))
+        return " ".join(self.read("#status"))
 
     def click(self, where, which=0):
         """Clicks the element of that number, once it is there, enabled and under nothing else."""
@@ -151,15 +160,24 @@ class Page:
         return True
 
     def type(self, where, text):
+        """Writes into a field and leaves it, without entering the next: a list would open over the page."""
         from selenium.webdriver.common.keys import Keys
 
-        element = self.find(where)
-        element.send_keys(Keys.CONTROL, "a")
-        element.send_keys(text, Keys.TAB)
+        self.until(lambda: self.hit(where, 0), f"{where} within reach")
+        field = self.browser.switch_to.active_element
+        field.send_keys(Keys.CONTROL, "a")
+        field.send_keys(text)
+        self.browser.execute_script("arguments[0].blur()", field)
 
     def upload(self, path):
-        self.find("#photo input[type=file]").send_keys(str(path))
+        self.until(lambda: self.give(path), "a place for the photo")
         self.find(RECEIVED)
+
+    def give(self, path):
+        for place in self.all("#photo input[type=file]"):
+            place.send_keys(str(path))
+            return True
+        return False
 
     def capture(self):
         """Takes a photo, as somebody does again when none has come after some seconds."""
@@ -211,12 +229,10 @@ def test_a_photo_and_words_become_pictures_with_their_recipe(desk, served, photo
     shown = desk.until(
         lambda: len(desk.all("#pictures .caption-label")) == 2 and desk.all("#pictures img"), "two"
     )
-    captions = [element.get_attribute("textContent") for element in desk.all("#pictures .caption-label")]
+    captions = desk.read("#pictures .caption-label")
     assert all("seed" in caption for caption in captions), captions
     assert len(shown) >= 2
-    links = {
-        element.get_attribute("href") for element in desk.all("#files a") if element.get_attribute("href")
-    }
+    links = {link for link in desk.read("#files a", "href") if link}
     pngs = [link for link in links if link.endswith(".png")]
     assert len(pngs) == 2, links
     recipes = json.load(urllib.request.urlopen(next(link for link in links if link.endswith("recipes.json"))))
@@ -243,7 +259,7 @@ def test_dials_and_the_photo_as_a_start_are_followed_and_earlier_pictures_stay(d
     names = ("photoverse-11-", "photoverse-12-", "recipes.json")
 
     def links():
-        found = [element.get_attribute("href") or "" for element in desk.all("#files a")]
+        found = desk.read("#files a", "href")
         return [next((link for link in found if name in link), None) for name in names]
 
     desk.until(lambda: all(links()), "the pictures of seeds 11 and 12")
@@ -260,7 +276,9 @@ def test_dials_and_the_photo_as_a_start_are_followed_and_earlier_pictures_stay(d
     desk.until(lambda: len(desk.all("#history .thumbnail-item")) >= 4, "four pictures of this session")
     desk.click("#chosen > button")
     desk.click("#history .thumbnail-item", -1)  # the oldest
-    desk.until(lambda: "blue background" in desk.find("#recipe").text, "the recipe of an earlier picture")
+    desk.until(
+        lambda: "blue background" in " ".join(desk.read("#recipe")), "the recipe of an earlier picture"
+    )
 
 
 def test_a_person_can_be_kept_and_drawn_without_the_photo(desk, served):
@@ -268,7 +286,7 @@ def test_a_person_can_be_kept_and_drawn_without_the_photo(desk, served):
     desk.type("#person input, #person textarea", "ada")
     desk.type("#purpose input, #purpose textarea", "pictures of a test")
     desk.click("#keep-button")
-    desk.until(lambda: "Kept, as card" in desk.find("#keep-said").text, "a kept card")
+    desk.until(lambda: "Kept, as card" in " ".join(desk.read("#keep-said")), "a kept card")
     kept = CardStore(served[1] / "people").all()
     assert [card.consent.person for card in kept] == ["ada"]
     desk.browser.refresh()
