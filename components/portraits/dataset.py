@@ -32,6 +32,7 @@ COLUMNS = (
     "gender",
     "age",
     "caption",
+    "prompt",
     "split",
     "licence",
     "consent",
@@ -81,7 +82,7 @@ def draw_people(config: PortraitsConfig, runtime: RuntimeConfig, folder: Path) -
     Raises:
         ValueError: The folder holds people of another config.
     """
-    mark, record_path = fingerprint("portraits", 1, config), folder / "portraits.json"
+    mark, record_path = fingerprint("portraits", 2, config), folder / "portraits.json"
     if record_path.is_file():
         record = PhotoFolder.load(record_path)
         if record.fingerprint == mark and (folder / "metadata.csv").is_file():
@@ -143,6 +144,7 @@ def _draw(work: tuple[Sitting, int, Path]) -> dict[str, str]:
         "gender": str(traits["gender"]),
         "age": str(traits["age"]),
         "caption": drawn.caption,
+        "prompt": drawn.prompt,
         "split": sitting.split,
         "licence": LICENCE,
         "consent": CONSENT,

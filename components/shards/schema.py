@@ -19,7 +19,7 @@ META_REQUIRED = (
     *("person", "split", "source", "file", "sha256", "width", "height"),
     *("bbox_xyxy", "landmarks_xy", "target_landmarks_xy", "score"),
 )
-META_OPTIONAL = ("group", "gender", "age", "licence", "consent", "caption")
+META_OPTIONAL = ("group", "gender", "age", "licence", "consent", "caption", "prompt")
 
 
 @dataclass(frozen=True)

@@ -175,6 +175,10 @@ class TrainConfig(StrictConfig):
         zero_stage: DeepSpeed ZeRO stage.
         offload: Keeps optimizer state in the CPU's memory (ZeRO 1 to 3), or weights too (ZeRO 3).
         prompt: Training prompt; must hold S* once.
+        photo_prompts: Share of samples that are trained with their photo's own prompt (`prompt` of its
+            metadata, such as "a photo of S*, smiling, on a red background"), where it has one. Not in the
+            paper, which trains "a photo of S*" alone: then background and expression can come from the
+            reference only, and later words do not move them.
         condition_dropout: Share of samples that see neither S* nor the visual branch but the empty prompt,
             for classifier-free guidance. The paper does not say; 0 leaves the empty prompt to the base
             model.
@@ -208,6 +212,7 @@ class TrainConfig(StrictConfig):
     zero_stage: Literal[0, 1, 2, 3] = 0
     offload: Literal["none", "optimizer", "optimizer_and_weights"] = "none"
     prompt: str = "a photo of S*"
+    photo_prompts: float = Field(default=0.0, ge=0, le=1)
     condition_dropout: float = Field(default=0.0, ge=0, lt=1)
     alpha: float = Field(default=1.0, ge=0)
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -7,7 +7,7 @@ run here.
 
 import queue
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Self
 
@@ -18,6 +18,7 @@ from torch import Tensor
 from components.training.config import TrainConfig
 from components.training.job import Job
 from components.training.objective import Draws, draw_step, sample_noise
+from components.training.prompts import Prompts
 
 FIELDS = ("features.npy", "latents.npy", "identity.npy")
 AHEAD = 2  # steps that are prepared while the current one runs
@@ -32,7 +33,7 @@ class MicroBatch:
         posterior_noise: (B, C, h, w).
         noise: (B, C, h, w).
         timesteps: (B,) int64.
-        input_ids: (B, L) int64, "a photo of S*" or the empty prompt.
+        input_ids: (B, L) int64: the training prompt, the photo's own, or the empty one.
         word_positions: (B, L) int64, see `PromptTokens`.
         features: (B, m, T, D).
         gamma: (B,) weight of the text branch.
@@ -88,30 +89,6 @@ class StepInputs:
 Ready = queue.Queue[StepInputs | BaseException]
 
 
-@dataclass(frozen=True)
-class Prompts:
-    """Token rows of the training prompt and of the empty one, (L,) int64 each."""
-
-    input_ids: Tensor
-    word_positions: Tensor
-    empty_ids: Tensor
-
-    def rows(self, dropped: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns input ids and word positions (B, L); `dropped` (B,) samples get the empty prompt."""
-        ids = torch.where(dropped[:, None], self.empty_ids, self.input_ids)
-        return ids, torch.where(
-            dropped[:, None], torch.full_like(self.word_positions, -1), self.word_positions
-        )
-
-
-def make_prompts(tokenizer: Any, prompt: str, words: int) -> Prompts:
-    """Tokenises the training prompt with `words` pseudo-words for S*, and the empty prompt."""
-    from components.model import tokenize_prompts
-
-    tokens = tokenize_prompts(tokenizer, [prompt, ""], [[words], []])
-    return Prompts(tokens.input_ids[0], tokens.word_positions[0], tokens.input_ids[1])
-
-
 def step_inputs(
     sample: dict[str, Any],
     draws: Draws,
@@ -140,7 +117,7 @@ def step_inputs(
     if config.losses.noise_offset:
         offset = sample_noise(seed, step, places, (shape[0], 1, 1), "offset")
         noise = noise + config.losses.noise_offset * offset
-    ids, word_positions = prompts.rows(torch.from_numpy(mine.dropped))
+    ids, word_positions = prompts.rows(_prompts_of(mine, sample["meta.json"]))
     rows = np.flatnonzero(mine.face)
     landmarks = np.array([meta["target_landmarks_xy"] for meta in sample["meta.json"]], dtype=np.float32)
     return MicroBatch(
@@ -158,6 +135,12 @@ def step_inputs(
         identity=torch.from_numpy(sample["identity.npy"][rows]),
         landmarks_xy=torch.from_numpy(landmarks[rows]),
     )
+
+
+def _prompts_of(draws: Draws, metas: Sequence[dict[str, Any]]) -> list[str | None]:
+    """Returns each sample's prompt; None is the training prompt."""
+    own = [meta.get("prompt") if own else None for meta, own in zip(metas, draws.own_prompt, strict=True)]
+    return ["" if dropped else prompt for dropped, prompt in zip(draws.dropped, own, strict=True)]
 
 
 class Feed:

@@ -24,7 +24,7 @@ from components.training.ema import Ema
 from components.training.engine import apply_step, start_engine
 from components.training.export import export_adapter, full_weights
 from components.training.face_identity import load_face_identity
-from components.training.feed import make_feed, make_prompts
+from components.training.feed import make_feed
 from components.training.guard import BadLoss, Guard, running_mean
 from components.training.job import (
     ADAPTER_FILE,
@@ -36,6 +36,7 @@ from components.training.job import (
     Job,
 )
 from components.training.left_out import samples_in
+from components.training.prompts import Prompts
 from components.training.similarity import Similarity
 from components.training.step import TERMS, Objective, StepResult, train_step
 from components.training.store import check_store, replace_folder, storing
@@ -78,7 +79,7 @@ class Worker:
             self.config, base.noise_scheduler, scaling_factor,
             load_face_identity(job, vae, self.device, self.dtype),
         )  # fmt: skip
-        prompts = make_prompts(base.tokenizer, self.config.prompt, self.adapter.m)
+        prompts = Prompts(base.tokenizer, self.config.prompt, self.adapter.m)
         self.feed = make_feed(job, prompts, len(base.noise_scheduler.alphas_cumprod), rank, world_size)
         self.watch = Watch(
             job, self.engine, vae, base.noise_scheduler, prompts, self.device, self.dtype, rank, world_size

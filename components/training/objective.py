@@ -32,6 +32,7 @@ class Draws:
         gamma: (B,) float32, weight of the text branch.
         sigma: (B,) float32, weight of the visual branch.
         dropped: (B,) bool, the sample sees the empty prompt and no visual branch.
+        own_prompt: (B,) bool, the sample sees its photo's own prompt, if it has one.
         face: (B,) bool, the sample takes part in the identity loss.
         face_count: Number of samples of the *global* batch that take part.
     """
@@ -40,6 +41,7 @@ class Draws:
     gamma: NDArray[np.float32]
     sigma: NDArray[np.float32]
     dropped: NDArray[np.bool_]
+    own_prompt: NDArray[np.bool_]
     face: NDArray[np.bool_]
     face_count: int
 
@@ -50,6 +52,7 @@ class Draws:
             self.gamma[positions],
             self.sigma[positions],
             self.dropped[positions],
+            self.own_prompt[positions],
             self.face[positions],
             self.face_count,
         )
@@ -67,7 +70,8 @@ def draw_step(config: TrainConfig, seed: int, step: int, num_train_timesteps: in
     dropped = rng.random(batch) < config.condition_dropout
     gamma, sigma = np.where(dropped, np.float32(1), gamma), np.where(dropped, np.float32(0), sigma)
     face = _draw_face(rng.random(batch), timesteps, dropped, step, num_train_timesteps, config.face_loss)
-    return Draws(timesteps, gamma, sigma, dropped, face, int(face.sum()))
+    own_prompt = rng.random(batch) < config.photo_prompts
+    return Draws(timesteps, gamma, sigma, dropped, own_prompt, face, int(face.sum()))
 
 
 def _draw_face(

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from components.training.config import TrainConfig
-from components.training.feed import Prompts
 from components.training.objective import sample_noise
+from components.training.prompts import Prompts
 
 PICTURES = 3  # generated pictures a person
 MARGIN = 2  # pixels between cells
@@ -41,9 +41,8 @@ def sample_pictures(
     keys = [f"{sample['__key__']} {i}" for sample in samples for i in range(PICTURES)]
     latents = sample_noise(seed, "grid", keys, (channels // 2, height, width), "noise").to(device, dtype)
     latents = latents * scheduler.init_noise_sigma
-    empty = torch.tensor([True] * count + [False] * count)
-    ids, positions = (rows.to(device) for rows in prompts.rows(empty))
-    sigma = (~empty).to(device, dtype)
+    ids, positions = (rows.to(device) for rows in prompts.rows([""] * count + [None] * count))
+    sigma = torch.tensor([0.0] * count + [1.0] * count, device=device, dtype=dtype)
     gamma, alpha = torch.ones_like(sigma), config.alpha
     for timestep in scheduler.timesteps:
         both = scheduler.scale_model_input(torch.cat([latents, latents]), timestep)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from components.core import derive_seed
 from components.training.config import TrainConfig
-from components.training.feed import Prompts
 from components.training.losses import eq2_diffusion_loss
 from components.training.objective import prediction_target, sample_latents, sample_noise
+from components.training.prompts import Prompts
 
 Losses = NDArray[np.float64]
 
@@ -239,8 +239,7 @@ class ReferenceGain:
         latents = sample_latents(moments.to(device, dtype), posterior, self._scaling_factor)
         timesteps = torch.tensor(steps, dtype=torch.int64, device=device)
         noisy = self._noise_scheduler.add_noise(latents, noise, timesteps)
-        dropped = torch.zeros(len(units), dtype=torch.bool)
-        ids, positions = (rows.to(device) for rows in self._prompts.rows(dropped))
+        ids, positions = (rows.to(device) for rows in self._prompts.rows([None] * len(units)))
         ones = torch.ones(len(units), device=device, dtype=dtype)
         prediction = predict(
             noisy, timesteps, ids, positions, features.to(device, dtype), ones, ones, self._config.alpha

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from components.training.feed import FIELDS, Prompts
+from components.training.feed import FIELDS
 from components.training.job import Job
+from components.training.prompts import Prompts
 from components.training.samples import one_a_person, picture_grid, sample_pictures
 from components.training.similarity import PictureIdentity, Similarity
 from components.training.tracking import Tracker

@@ -96,8 +96,9 @@ class PlainEngine:
 def test_training_steps_with_the_identity_loss(model, tmp_path, monkeypatch, accelerator):
     from components.face import load_arcface
     from components.training.config import TrainConfig
-    from components.training.feed import StepInputs, make_prompts, step_inputs
+    from components.training.feed import StepInputs, step_inputs
     from components.training.objective import draw_step
+    from components.training.prompts import Prompts
     from components.training.step import FaceIdentity, Objective, train_step
     from tests.unit.training.made_runs import join_alone
 
@@ -127,7 +128,7 @@ def test_training_steps_with_the_identity_loss(model, tmp_path, monkeypatch, acc
         "meta.json": [{"target_landmarks_xy": [[20, 25], [44, 25], [32, 36], [24, 48], [40, 48]]}] * 4,
     }
     draws = draw_step(config, base.noise_scheduler.config.num_train_timesteps, 0, 0)
-    prompts = make_prompts(base.tokenizer, config.prompt, len(shape))
+    prompts = Prompts(base.tokenizer, config.prompt, len(shape))
     batch = step_inputs(sample, draws, np.arange(4), config, 0, 0, prompts)
     engine = PlainEngine(photoverse, list(adapter.parameters()))
     with accelerator:

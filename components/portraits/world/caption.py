@@ -45,6 +45,16 @@ def caption_of(identity: Identity, view: View) -> str:
     return f"a photo of {person} with {listed}{smile}, on {wall} background"
 
 
+def prompt_of(identity: Identity, view: View) -> str:
+    """The caption with S* for the person: what belongs to the picture alone, and glasses.
+
+    Such as "a photo of S* with glasses, smiling, on a blue background".
+    """
+    glasses = " with glasses" if wears_glasses(identity, view) else ""
+    smile = ", smiling" if smiles(view) else ""
+    return f"a photo of S*{glasses}{smile}, on {_with_article(view.background)} background"
+
+
 def _with_article(word: str) -> str:
     return ("an " if word[0] in "aeiou" else "a ") + word
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from components.portraits.world import body
-from components.portraits.world.caption import attributes_of, caption_of, details_of
+from components.portraits.world.caption import attributes_of, caption_of, details_of, prompt_of
 from components.portraits.world.hair import Cut, Shell, around, strands
 from components.portraits.world.identity import Identity, draw_identity
 from components.portraits.world.paint import paint_face
@@ -29,13 +29,15 @@ class Portrait:
         face_mask: (H, W) bool, the visible face with eyes, mouth, beard, glasses; no hair, hat, ears, neck.
         landmarks_xy: (5, 2) float32 pixels: viewer-left eye, viewer-right eye, nose tip, viewer-left corner
             of the mouth, viewer-right corner.
-        caption: a sentence. details: short phrases on finer traits. attributes: what can be checked.
+        caption: a sentence. prompt: the same with S* for the person. details: short phrases on finer traits.
+        attributes: what can be checked.
     """
 
     image_uint8: np.ndarray
     face_mask: np.ndarray
     landmarks_xy: np.ndarray
     caption: str
+    prompt: str
     details: tuple[str, ...]
     attributes: dict[str, str | bool]
 
@@ -62,6 +64,7 @@ def render(identity: Identity, view: View, size: int = 128) -> Portrait:
         face_mask=skin_visible > 0.5,
         landmarks_xy=rays.project(_landmarks(identity, head, mouth)),
         caption=caption_of(identity, view),
+        prompt=prompt_of(identity, view),
         details=details_of(identity, view),
         attributes=attributes_of(identity, view),
     )

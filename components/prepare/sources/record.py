@@ -1,8 +1,9 @@
 """What a source says about a photo -> one record: file, person, split and what is known.
 
 Shared by all readers. A reader yields plain rows of strings, with these keys: `file` (needed), `identity`,
-`group`, `gender`, `age`, `caption`, `split` (ours), `part` (the set's own name of a split), `licence`,
-`consent`, `masks` (files, one a line); others are kept as they are under `extra`.
+`group`, `gender`, `age`, `caption`, `prompt` (what the picture shows, with S* for the person), `split`
+(ours), `part` (the set's own name of a split), `licence`, `consent`, `masks` (files, one a line); others are
+kept as they are under `extra`.
 """
 
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from components.core import ShardFile, derive_seed, fingerprint
 from components.prepare.config import PrepareConfig, SourceConfig
 
 Row = dict[str, str]
-FACTS = ("group", "gender", "age", "caption")
+FACTS = ("group", "gender", "age", "caption", "prompt")
 KNOWN = ("identity", *FACTS, "split", "licence", "consent")
 HANDLED = ("file", "part", "masks", *KNOWN)
 SPLITS: tuple[str, ...] = get_args(ShardFile.model_fields["split"].annotation)
@@ -27,7 +28,7 @@ class PhotoRecord:
         file: Path below the source, with forward slashes; in a run of named sources `<name>/<path>`.
         person: Who is on it; unique to the photo where nobody said.
         split: "train", "validation" or "heldout".
-        about: The other facts: source, licence, consent, group, gender, age, caption, extra.
+        about: The other facts: source, licence, consent, group, gender, age, caption, prompt, extra.
         masks: Files of the set's own face mask, named like `file`; empty where it has none.
         labelled: Whether the source said who it is.
         stated: Whether the source said which split it is in.
@@ -73,13 +74,15 @@ def to_record(
         prefix: Put in front of file and person, so that sources never mix them up.
 
     Raises:
-        ValueError: The row states a split that does not exist.
+        ValueError: The row states a split that does not exist, or a prompt without S*.
     """
     person = prefix + (row.get("identity") or _person_from_name(row["file"], config))
     stated = row.get("split") or source.splits.get(row.get("part", ""))
     split = stated or split_of(person, config)
     if split not in SPLITS:
         raise ValueError(f"{row['file']} has the split {split!r}; allowed: {', '.join(SPLITS)}")
+    if row.get("prompt") and row["prompt"].count("S*") != 1:
+        raise ValueError(f"{row['file']} has the prompt {row['prompt']!r}; it must hold S* once")
     about: dict[str, Any] = {
         "source": source.label if prefix else config.source,
         "licence": row.get("licence") or source.licence or licence,

@@ -70,7 +70,7 @@ def test_pictures_are_those_of_the_world(folder):
     drawn = portrait(person, view, 64)
     found = cv2.imread(str(folder / row["file"]))[..., ::-1]
     assert np.array_equal(found, drawn.image_uint8)
-    assert row["caption"] == drawn.caption
+    assert (row["caption"], row["prompt"]) == (drawn.caption, drawn.prompt)
 
 
 def test_complete_folder_does_no_work(folder):

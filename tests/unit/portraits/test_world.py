@@ -81,6 +81,17 @@ def test_captions_say_what_the_attributes_say():
         assert 6 <= len(drawn.details) <= 12
 
 
+def test_the_prompt_says_of_a_picture_what_is_not_the_person():
+    for seed in range(80):
+        drawn = portrait(seed, 3, 64)
+        facts, words = drawn.attributes, drawn.prompt
+        assert words.startswith("a photo of S*")
+        assert words.endswith(f"{facts['background']} background")
+        assert ("with glasses" in words) == facts["glasses"]
+        assert ("smiling" in words) == facts["smile"]
+        assert "hair" not in words
+
+
 def test_a_view_may_put_glasses_on_or_take_them_off():
     person = draw_identity(2)
     view = draw_view(0, person)

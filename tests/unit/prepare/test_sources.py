@@ -42,9 +42,9 @@ def test_every_file_counts_as_a_photo(tmp_path: Path) -> None:
 def test_a_table_names_the_photos_and_what_is_known(tmp_path: Path) -> None:
     table(
         tmp_path,
-        "file,identity,group,gender,age,split,licence,consent,caption,mood\n"
-        'a.png,ann,Brown,female,30,heldout,CC0-1.0,signed,"a photo, smiling",calm\n'
-        "b.png,bob,,,,train,,,,\n",
+        "file,identity,group,gender,age,split,licence,consent,caption,prompt,mood\n"
+        'a.png,ann,Brown,female,30,heldout,CC0-1.0,signed,"a photo, smiling","S*, smiling",calm\n'
+        "b.png,bob,,,,train,,,,,\n",
     )
     config = PrepareConfig(source="party", licence="CC-BY-4.0")
     bob, ann = read_folder(tmp_path, config)
@@ -60,6 +60,7 @@ def test_a_table_names_the_photos_and_what_is_known(tmp_path: Path) -> None:
             "gender": "female",
             "age": "30",
             "caption": "a photo, smiling",
+            "prompt": "S*, smiling",
             "extra": {"mood": "calm"},
         },
     )
@@ -79,6 +80,7 @@ def test_a_byte_order_mark_and_spaces_do_no_harm(tmp_path: Path) -> None:
         ("file\na.png\nb.png\na.png\n", r"line 4: 'a\.png' is named twice"),
         ("file,identity\n,ann\n", "line 2: the column file is empty"),
         ("file,split\na.png,test\n", "split 'test'; allowed: train, validation, heldout"),
+        ("file,prompt\na.png,a woman\n", r"a\.png has the prompt 'a woman'; it must hold S\* once"),
         ("file,identity,split\na.png,ann,train\nb.png,ann,heldout\n", "'ann' is in the splits"),
         ("file,identity\n", "holds no photos"),
     ],

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from components.training.config import TrainConfig
-from components.training.feed import Feed, Prompts
+from components.training.feed import Feed
+from tests.unit.training.made_prompts import made_prompts
 
-PROMPTS = Prompts(torch.tensor([1, 5, 6, 2]), torch.tensor([-1, 0, 1, -1]), torch.tensor([1, 2, 2, 2]))
+PROMPTS = made_prompts()
 
 
 class Reader:
@@ -19,6 +20,10 @@ class Reader:
         self.rank, self.share, self.fail_at = rank, 8 // world_size, fail_at
 
     position, in_memory = 0, True
+
+    def about(self, number):
+        prompt = {} if number % 2 else {"prompt": "S* smiling"}
+        return {"target_landmarks_xy": np.full((5, 2), number).tolist()} | prompt
 
     def batches(self, start_step, position=None):
         step = start_step
@@ -34,7 +39,7 @@ class Reader:
                     np.float16
                 ),
                 "identity.npy": np.broadcast_to(numbers[:, None], (self.share, 5)).astype(np.float32),
-                "meta.json": [{"target_landmarks_xy": np.full((5, 2), n).tolist()} for n in numbers],
+                "meta.json": [self.about(int(n)) for n in numbers],
             }
             step += 1
         raise ValueError("shard train-000001.tar is damaged")
@@ -96,9 +101,27 @@ def test_dropped_samples_get_the_empty_prompt():
     dropped = batch.sigma == 0
     dropped &= batch.gamma == 1
     assert dropped.any()
-    assert torch.equal(batch.input_ids[dropped], PROMPTS.empty_ids.expand(int(dropped.sum()), -1))
+    (plain, empty), _ = PROMPTS.rows([None, ""])
+    assert torch.equal(batch.input_ids[dropped], empty.expand(int(dropped.sum()), -1))
     assert (batch.word_positions[dropped] == -1).all()
-    assert torch.equal(batch.input_ids[~dropped][0], PROMPTS.input_ids)
+    assert torch.equal(batch.input_ids[~dropped][0], plain)
+
+
+def test_a_share_of_the_samples_is_trained_with_the_photos_own_prompt():
+    batch = joined(taken(feed(Reader(), photo_prompts=0.5, condition_dropout=0), 0, 50), "input_ids")
+    (plain, own), _ = PROMPTS.rows([None, "S* smiling"])
+    has_own = (batch == own).all(1)
+    assert torch.equal(batch[~has_own], plain.expand(int((~has_own).sum()), -1))
+    assert 0.4 < has_own[::2].float().mean() < 0.6
+    assert not has_own[1::2].any()  # every second photo has none
+
+
+def test_prompts_of_their_own_change_no_other_draw():
+    plain, own = (taken(feed(Reader(), photo_prompts=share), 2, 1)[0].micro_batches[0] for share in (0, 1))
+    for field in fields(plain):
+        if field.name not in ("input_ids", "word_positions"):
+            assert torch.equal(getattr(plain, field.name), getattr(own, field.name)), field.name
+    assert not torch.equal(plain.input_ids, own.input_ids)
 
 
 def test_noise_offset_is_constant_over_a_channel():

@@ -5,8 +5,8 @@ import torch
 from diffusers import DDPMScheduler
 
 from components.training.config import TrainConfig
-from components.training.feed import Prompts
 from components.training.samples import MARGIN, PICTURES, one_a_person, picture_grid, sample_pictures
+from tests.unit.training.made_prompts import made_prompts
 
 
 def test_grid_puts_the_reference_first_and_each_person_in_a_row():
@@ -55,7 +55,7 @@ def drawn(people, seed=0):
 
     samples = [{"__key__": key, "features.npy": np.full((1, 1, 1), int(key), np.float32),
                 "latents.npy": np.zeros((8, 4, 4), np.float32)} for key in people]  # fmt: skip
-    prompts = Prompts(torch.tensor([1, 7]), torch.tensor([-1, 0]), torch.tensor([1, 2]))
+    prompts = made_prompts()
     scheduler = DDPMScheduler(
         prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
     )
@@ -79,8 +79,9 @@ def test_guidance_compares_with_the_empty_prompt_and_no_visual_branch():
     _, calls = drawn(["4", "5"])
     ids, gamma, sigma, features = calls[0]
     half = 2 * PICTURES
-    assert (ids[:half] == torch.tensor([1, 2])).all()
-    assert (ids[half:] == torch.tensor([1, 7])).all()
+    plain, empty = made_prompts().rows([None, ""])[0]
+    assert (ids[:half] == empty).all()
+    assert (ids[half:] == plain).all()
     assert (gamma == 1).all()
     assert (sigma[:half] == 0).all()
     assert (sigma[half:] == 1).all()

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from components.training.config import TrainConfig
-from components.training.feed import Prompts
 from components.training.validation import (
     ReferenceGain,
     bootstrap_interval,
@@ -13,6 +12,7 @@ from components.training.validation import (
     relative_gain,
     summarise,
 )
+from tests.unit.training.made_prompts import made_prompts
 
 
 def test_nobody_is_their_own_wrong_reference_and_all_are_used():
@@ -112,12 +112,7 @@ def known():
                 "meta.json": {"person": str(person)},
             })  # fmt: skip
     config = TrainConfig.parse({"validation": {"timesteps": 4, "batch_size": 5}}, source="a test")
-    prompts = Prompts(
-        torch.zeros(3, dtype=torch.int64),
-        torch.zeros(3, dtype=torch.int64),
-        torch.zeros(3, dtype=torch.int64),
-    )
-    return ReferenceGain(config, samples, prompts, Scheduler, 1.0, 0)
+    return ReferenceGain(config, samples, made_prompts(), Scheduler, 1.0, 0)
 
 
 @pytest.mark.usefixtures("process_group")
