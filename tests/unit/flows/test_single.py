@@ -4,7 +4,6 @@ import json
 import os
 import pty
 import re
-import shutil
 import subprocess
 import sys
 import termios
@@ -17,20 +16,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from components.core import sha256_file
 from components.inference import (
-    BatchConfig,
     Dials,
     IdentityCard,
     Personalizer,
-    embed_watermark,
-    inspect_picture,
     read_recipe,
 )
-from components.inference.requests import read_requests
-from components.model import ModelConfig, PhotoVerseAdapter, load_base, load_pipeline, save_adapter
+from components.model import load_pipeline
 from components.portraits.world import portrait
 from flows import single
 from flows.cli import OK, REFUSED, main
@@ -38,46 +32,9 @@ from flows.config import resolve
 from flows.dials import DIALS, number_list, share_list
 from flows.environment import PROJECT
 from flows.single import merged_dials
-from tests.readme import examples
+from tests.unit.flows.drawing import BASE, PROMPT, QUICK, pixels, run
 
-BASE = ModelConfig(base=str(PROJECT / "components" / "portraits" / "base"))
 PROFILE = resolve("portraits")
-PROMPT = "a photo of S*, smiling"
-QUICK = ["--num-inference-steps", "3", "--guidance-scale", "3"]
-
-
-@pytest.fixture(scope="module")
-def adapter(tmp_path_factory) -> Path:
-    """An adapter of the repository's base that nobody has trained, whose every branch does something."""
-    base = load_base(BASE)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = PhotoVerseAdapter.create(base.unet, base.text_encoder, base.image_encoder, BASE)
-        for name, parameter in made.named_parameters():
-            if name.endswith(".b"):
-                torch.nn.init.normal_(parameter, std=0.02)
-    path = tmp_path_factory.mktemp("adapter") / "adapter.safetensors"
-    save_adapter(
-        made, path, {"run_name": "a-test", "face": resolve("portraits").face.model_dump(mode="json")}
-    )
-    return path
-
-
-@pytest.fixture(scope="module")
-def photo(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("photo") / "me.png"
-    Image.fromarray(portrait(3, 0).image_uint8).save(path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def card(adapter, photo, tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("card") / "me.safetensors"
-    return Personalizer.load(adapter).card(photo, consent="drawn").save(path)
-
-
-def pixels(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path)).astype(int)
 
 
 def in_a_terminal(command: list[str]) -> tuple[int, str, str]:
@@ -133,10 +90,6 @@ def test_one_photo_becomes_pictures_that_three_lines_of_python_draw_too(adapter,
     for file, picture in zip(files, pictures, strict=True):
         assert np.abs(pixels(file) - np.asarray(picture).astype(int)).max() <= 1
     assert np.abs(pixels(files[0]) - pixels(files[1])).max() > 20  # another seed, another picture
-
-
-def run(*words: object) -> int:
-    return main([str(word) for word in words])
 
 
 def test_a_card_draws_what_its_photo_draws_with_no_photo_and_no_encoder(
@@ -318,42 +271,6 @@ def test_cards_photos_and_models_that_do_not_fit_are_refused_with_the_reason(
     )
 
 
-@pytest.mark.filterwarnings("ignore")  # stock loaders are talkative
-@pytest.mark.parametrize("m", [None, 1])
-def test_what_is_exported_draws_in_a_plain_pipeline_what_personalize_draws(
-    adapter, card, tmp_path, capsys, m
-):
-    words = [] if m is None else ["--m", m]
-    folder = tmp_path / "export"
-    assert run("export", "--card", card, "--model", adapter, "--out", folder, *words) == OK
-    names = ["lora", "words", "ip_adapter", "image_embeds"]
-    assert capsys.readouterr().out.split() == [str(folder / f"{name}.safetensors") for name in names]
-    common = ["--card", card, "--model", adapter, "--prompt", PROMPT, "--out", tmp_path, *QUICK, *words]
-    assert run("personalize", *common, "--seed", "5", "--sigma", "0.7") == OK
-
-    pipe = load_pipeline(BASE)
-    quick = {"num_inference_steps": 3, "guidance_scale": 3}
-    bare = pipe("a photo of a person, smiling", **quick, generator=generator())
-    pipe.load_lora_weights(folder, weight_name="lora.safetensors", adapter_name="photoverse")
-    pipe.load_textual_inversion(folder / "words.safetensors")
-    pipe.load_ip_adapter(folder, "", "ip_adapter.safetensors", image_encoder_folder=None)
-    pipe.set_ip_adapter_scale(0.7)
-    theirs = pipe(
-        "a photo of <person>, smiling",
-        ip_adapter_image_embeds=[load_file(folder / "image_embeds.safetensors")["embeds"]],
-        **quick,
-        generator=generator(),
-    ).images[0]
-    ours = pixels(tmp_path / "seed-5.png")
-    # what the project draws is marked; a rounding before the mark may be two grey levels after it
-    assert np.abs(np.asarray(embed_watermark(theirs)).astype(int) - ours).max() <= 2
-    assert np.abs(np.asarray(bare.images[0]).astype(int) - ours).max() > 10
-
-
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(5)
-
-
 def test_a_jpeg_says_of_itself_what_a_png_does(adapter, card, tmp_path, capsys):
     words = ["personalize", "--card", card, "--prompt", PROMPT, "--out", tmp_path, "--model", adapter, *QUICK]
     assert main([*map(str, words), "--kind", "jpg", "--seed", "5"]) == OK
@@ -375,28 +292,3 @@ def test_a_jpeg_says_of_itself_what_a_png_does(adapter, card, tmp_path, capsys):
     assert main(["inspect", str(tmp_path / "other.png")]) == OK
     assert "drawn by PhotoVerse nothing in it says so" in capsys.readouterr().out
     assert main(["inspect", str(tmp_path / "none.png")]) == REFUSED
-
-
-@pytest.mark.parametrize(
-    ("page", "makes"), [("README.md", "smiling.png"), ("components/inference/README.md", "astronaut.png")]
-)
-def test_the_examples_in_python_do_what_they_say(page, makes, adapter, photo, tmp_path, monkeypatch):
-    code = examples(page, "python")[0]
-    for folder in (tmp_path, tmp_path / "runs/demo/train/a"):
-        folder.mkdir(parents=True, exist_ok=True)
-        for kind in (".safetensors", ".json"):
-            shutil.copy(adapter.with_suffix(kind), folder)
-    Image.open(photo).save(tmp_path / "me.jpg", quality=95)
-    monkeypatch.chdir(tmp_path)
-    exec(code, {})  # here and not in a process of its own: what it imports is there already
-    found = inspect_picture(tmp_path / makes)
-    assert (found.recipe["seed"], found.credentials["state"]) == (7, "valid")
-
-
-def test_the_request_of_the_readme_is_one(tmp_path):
-    (line,) = examples("README.md", "json")
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "ada.png").write_bytes(b"a photo")
-    (tmp_path / "requests.jsonl").write_text(line)
-    (read,) = read_requests(tmp_path / "requests.jsonl", BatchConfig(), {})
-    assert (read.error, read.id, read.person) == (None, "a1", "ada")

@@ -1,17 +1,14 @@
-import json
+"""Batches: each request ends once, as pictures or as a row that says why not; a rerun draws what is missing."""
+
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
-from components.core import RuntimeConfig, SharedStore, sha256_file
+from components.core import SharedStore, sha256_file
 from components.face import FaceConfig
 from components.inference import (
-    BatchConfig,
-    Dials,
-    PhotoRules,
     batch,
     inspect_picture,
     personalize_batch,
@@ -20,66 +17,7 @@ from components.inference import (
 from components.inference.ledger import Ledger, LedgerRow
 from components.inference.requests import read_requests
 from components.inference.worker import PictureWorker
-
-CONFIG = BatchConfig(dials=Dials(num_inference_steps=2, guidance_scale=2), batch_size=4)
-RUNTIME = RuntimeConfig(device="cpu", num_cpus=2)
-
-
-def write(path: Path, *lines) -> Path:
-    path.write_text("".join(f"{line if isinstance(line, str) else json.dumps(line)}\n" for line in lines))
-    return path
-
-
-def request(i: int = 0, **values) -> dict:
-    who = {"person": "anna", "purpose": "a test", "given": "2026-01-01"}
-    return {"id": f"r{i}", "photo": "a.png", "prompt": "a photo of S*", "seed": i, "consent": who} | values
-
-
-@pytest.fixture
-def folder(tmp_path, photos) -> Path:
-    for name, photo in zip(("a.png", "b.png"), photos, strict=False):
-        (tmp_path / name).write_bytes(photo.read_bytes())
-    Image.new("RGB", (96, 96), "grey").save(tmp_path / "nobody.png")
-    (tmp_path / "broken.png").write_bytes(b"no picture")
-    return tmp_path
-
-
-@pytest.fixture
-def run(folder, adapter_file, model_config, monkeypatch):
-    """Runs a batch with the real worker in this process; `run.drawn` lists what each run drew."""
-    drawn: list[list[str]] = []
-
-    def in_process(work, config, runtime, adapter, settings):
-        import pyarrow as pa
-
-        worker = PictureWorker(str(adapter), settings)
-        drawn.append(sorted(row["id"] for text in work for row in json.loads(text)))
-        for text in work:
-            yield from worker(pa.table({"work": [text]})).to_pylist()
-
-    monkeypatch.setattr(batch, "_ray_rows", in_process)
-    monkeypatch.setattr(batch, "ray_session", __import__("contextlib").nullcontext)
-
-    def go(file: Path, config: BatchConfig = CONFIG):
-        return personalize_batch(
-            config=config,
-            face=FaceConfig(),
-            model=model_config,
-            runtime=RUNTIME,
-            adapter=adapter_file,
-            model_uri="models:/photoverse/3",
-            requests=file,
-            folder=folder / "out",
-        )
-
-    go.drawn = drawn
-    return go
-
-
-def rows(record) -> list[LedgerRow]:
-    """The rows of the last run, in the order of the file."""
-    found = Ledger(Path(record.folder)).rows()
-    return sorted((row for row in found if row.run == found[-1].run), key=lambda row: row.line)
+from tests.unit.inference.made_batches import CONFIG, RUNTIME, request, rows, write
 
 
 def test_each_request_ends_once_as_pictures_or_as_an_error_row(folder, run, adapter_file):
@@ -134,18 +72,6 @@ def test_each_request_ends_once_as_pictures_or_as_an_error_row(folder, run, adap
     for path in (folder / "out" / "pictures").iterdir():
         told = inspect_picture(path)
         assert (told.credentials["state"], told.watermarked) == ("valid", True)
-
-
-def test_a_photo_of_several_people_is_an_error_row_where_the_rules_say_so(folder, run, photos):
-    two = np.concatenate([np.asarray(Image.open(photo)) for photo in photos[:2]], axis=1)
-    Image.fromarray(two).save(folder / "two.png")
-    file = write(folder / "requests.jsonl", request(0), request(1, photo="two.png"))
-    strict = CONFIG.model_copy(update={"photo_rules": PhotoRules(several_faces="reject")})
-    assert [row.status for row in rows(run(file, strict))] == ["done", "failed"]
-    assert rows(run(file, strict))[1].error == (
-        "several faces in the photo (2): crop it to the one that is meant"
-    )
-    assert [row.status for row in rows(run(file))] == ["done", "done"]  # the default takes the largest
 
 
 def test_a_rerun_draws_only_what_is_missing_has_changed_or_failed(folder, run):
@@ -213,40 +139,6 @@ def test_a_picture_is_the_same_whatever_else_is_asked_for(folder, run):
     assert max(abs(a - b) for a, b in zip(picture, again, strict=True)) <= 1
 
 
-def test_a_fault_of_ours_fails_its_own_request_alone(folder, run, monkeypatch, caplog):
-    from components.inference.personalize import Personalizer
-
-    generate = Personalizer.generate_each
-
-    def faulty(self, persons, prompts, *args, **kwargs):
-        if any("bug" in prompt for prompt in prompts):
-            raise RuntimeError("a fault of ours")
-        return generate(self, persons, prompts, *args, **kwargs)
-
-    monkeypatch.setattr(Personalizer, "generate_each", faulty)
-    record = run(write(folder / "requests.jsonl", request(0), request(1, prompt="a bug on S*"), request(2)))
-    assert [row.status for row in rows(record)] == ["done", "failed", "done"]
-    assert rows(record)[1].error == "internal fault: RuntimeError; the log has the rest"
-    assert "a fault of ours" in caplog.text
-
-
-def test_a_worker_that_gives_no_answer_is_an_error_row(folder, run, monkeypatch):
-    monkeypatch.setattr(batch, "_ray_rows", lambda *_: [])
-    record = run(write(folder / "requests.jsonl", request(0)))
-    assert rows(record)[0].error == "internal fault: the workers gave no answer"
-
-
-@pytest.mark.parametrize(
-    ("text", "message"), [(None, "no requests file"), ("", "holds no request"), ("\n \n", "holds no")]
-)
-def test_a_file_without_requests_is_an_error(folder, run, text, message):
-    file = folder / "requests.jsonl"
-    if text is not None:
-        file.write_text(text)
-    with pytest.raises(ValueError, match=message):
-        run(file)
-
-
 def test_the_identity_of_a_request_is_what_its_pictures_depend_on(folder):
     def identity(config=CONFIG, model=None, **values):
         file = write(folder / "requests.jsonl", request(**values))
@@ -309,56 +201,6 @@ def test_the_real_thing_with_ray_data_actors(folder, adapter_file, model_config)
     for row in rows(record):
         for name in row.files:
             assert Image.open(folder / "out" / name).size == (64, 64)
-
-
-def test_a_blocked_request_has_a_status_of_its_own(folder, run, monkeypatch):
-    import components.inference.personalize as module
-
-    check = lambda images: [np.asarray(image).mean() >= 0 for image in images]  # noqa: E731 - all of them
-    monkeypatch.setattr(module, "load_safety_check", lambda *_: check)
-    record = run(write(folder / "requests.jsonl", request(0), request(1, photo="nobody.png")))
-    assert (record.done, record.failed, record.blocked) == (0, 2, 1)
-    blocked, failed = rows(record)
-    assert (blocked.status, failed.status) == ("blocked", "failed")
-    assert blocked.error.startswith("blocked by the base's safety checker (seed 0)")
-    assert not (folder / "out" / "pictures").exists()
-    monkeypatch.setattr(module, "load_safety_check", lambda *_: None)
-    assert run(folder / "requests.jsonl").done == 1  # as what failed, it is tried again
-
-
-SECRET = "canary-of-the-request"
-FAULTY = {
-    "prompt": {"prompt": f"{SECRET} " * 100},
-    "tokens": {"prompt": f"S* {SECRET} " + "a " * 60},
-    "two people": {"prompt": f"S1* and S2* {SECRET}"},
-    "kind": {"prompt": [SECRET]},
-    "negative": {"negative_prompt": {"text": SECRET}},
-    "photo itself": {"photo": SECRET * 20_000},
-    "photo in a list": {"photo": [{"base64": SECRET}]},
-    "card": {"photo": None, "consent": None, "card": f"{SECRET} {'x' * 60}"},
-    "seed": {"seed": SECRET},
-    "dials": {"dials": {"sigma": SECRET}},
-    "dials kind": {"dials": [SECRET]},
-    "dial of that name": {"dials": {f"{'x' * 40}{SECRET}": 1}},
-    "field of that name": {f"{'x' * 40}{SECRET}": 1},
-    "consent": {"consent": SECRET},
-    "purpose": {"consent": {"person": "anna", "purpose": SECRET * 100}},
-    "given": {"consent": {"person": "anna", "purpose": "x", "given": SECRET}},
-    "id": {"id": f"S* {SECRET}"},
-    "two ids": {"id": [SECRET]},
-}
-
-
-def test_a_reason_never_repeats_photo_or_words(folder, run):
-    lines = [request(i) | changed for i, changed in enumerate(FAULTY.values())]
-    junk = ['{"prompt": "canary-of-the-request', f'["{SECRET}"]', f'"{SECRET}"']
-    record = run(write(folder / "requests.jsonl", *lines, *junk))
-    assert (record.done, record.failed) == (0, len(lines) + len(junk))
-    for name, row in zip((*FAULTY, *junk), rows(record), strict=True):
-        assert row.error, name
-        assert SECRET not in row.model_dump_json(), name
-        assert len(row.error) <= 500
-    assert SECRET not in (folder / "out" / "ledger.jsonl").read_text()
 
 
 def test_a_worker_on_another_node_takes_adapter_and_cards_from_the_store(
