@@ -1,4 +1,4 @@
-"""Batches: each request ends once, as pictures or as a row that says why not; a rerun draws what is missing."""
+"""Batches: each request ends once, as pictures or as a row that says why not; a rerun draws what is left."""
 
 import shutil
 from pathlib import Path
