@@ -37,7 +37,10 @@ class EvaluationConfig(StrictConfig):
         gallery_people: People shown in the report's picture grid.
         m_values: Numbers of pseudo-words that are measured beside that of `dials`, on the same prompt (the
             paper: 1 and 5).
-        m_pictures: Pictures of a reference for each of them; None draws `pictures_per_reference`.
+        branch_alone: Weight of a branch that stands alone: the same prompt is drawn with the text branch
+            alone (gamma at this weight, sigma 0) and with the visual branch alone. Training knows them at 2
+            (PhotoVerse Eq. 4). None draws neither.
+        m_pictures: Pictures of a reference for each of these; None draws `pictures_per_reference`.
         prompt_sets: Sets of prompts for obedience, by name (see `prompt_sets/`) or as paths of YAML files.
         prompt_people: People drawn for each prompt, taken evenly over groups and genders.
         base_obedience: Draw the same prompts with the base model alone too: what obedience can be had.
@@ -68,6 +71,7 @@ class EvaluationConfig(StrictConfig):
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     gallery_people: int = Field(default=40, ge=1)
     m_values: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    branch_alone: float | None = Field(default=None, gt=0)
     m_pictures: int | None = Field(default=None, ge=1)
     prompt_sets: tuple[str, ...] = ()
     prompt_people: int = Field(default=6, ge=2)

@@ -14,7 +14,7 @@ class Extras:
     """Everything that an evaluation measured beside the judges' tables; empty where it was not asked for.
 
     Attributes:
-        protocol: One point for each other m.
+        protocol: One point for each other m and each branch alone.
         obedience: To the prompt sets.
         curve: Points by dial.
         quality: FID, KID, sharpness.
@@ -73,7 +73,7 @@ def extras_metrics(report: EvaluationReport, extras: Extras) -> dict[str, float 
         for key in ("fid", "fid_base", "kid", "kid_base", "sharpness"):
             named[f"evaluate.quality.{key}"] = getattr(extras.quality, key)
     for point in extras.protocol:
-        named[f"evaluate.protocol.{point.label.replace(' = ', '')}"] = point.identity.mean
+        named[f"evaluate.protocol.{point.label.replace(' = ', '').replace(' ', '_')}"] = point.identity.mean
     if extras.cost and extras.cost["pictures"]:
         named["evaluate.cost.seconds_per_picture"] = extras.cost["seconds"] / extras.cost["pictures"]
         named["evaluate.cost.peak_gb"] = extras.cost["peak_gb"]

@@ -6,6 +6,7 @@ All series share their seeds: the k-th picture of a reference starts from the sa
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from components.evaluation.config import EvaluationConfig, swept
 from components.evaluation.data import Photo, choose_people
@@ -21,9 +22,9 @@ class Series:
     """Pictures that are drawn and judged together.
 
     Attributes:
-        kind: "protocol" (another m), "prompt", "base" (the base model alone, the same prompts), or the name
-            of a dial.
-        label: Which one of its kind: "m = 1", the prompt, the dial's value.
+        kind: "protocol" (another m, a branch alone), "prompt", "base" (the base model alone, the same
+            prompts), or the name of a dial.
+        label: Which one of its kind: "m = 1", "text branch alone", the prompt, the dial's value.
         shots: All pictures; of the base alone each with nobody in it.
         prompts: The wish of each shot.
         references: The reference of each shot, also where it was not shown to the base model.
@@ -49,7 +50,7 @@ def plan_series(
     """
     prompts = [prompt for one in sets for prompt in one.prompts]
     return [
-        *_m_series(config, references, folder_of),
+        *_protocol_series(config, references, folder_of),
         *_prompt_series(config, references, prompts, folder_of),
         *_swept_series(config, references, prompts, folder_of),
     ]
@@ -61,25 +62,22 @@ def few_people(references: Sequence[Photo], people: int) -> list[Photo]:
     return choose_people(list(first.values()), min(people, len(first)))
 
 
-def _m_series(config: EvaluationConfig, references: Sequence[Photo], folder_of: FolderOf) -> list[Series]:
+def _protocol_series(
+    config: EvaluationConfig, references: Sequence[Photo], folder_of: FolderOf
+) -> list[Series]:
+    prompt, weight = Prompt(text=config.prompt), config.branch_alone
+    turned: dict[str, dict[str, Any]] = {
+        f"m = {m}": {"m": m, "m_schedule": (), "m_levels": ()} for m in config.m_values
+    }
+    if weight is not None:
+        turned["text branch alone"] = {"gamma": weight, "sigma": 0.0}
+        turned["visual branch alone"] = {"gamma": 0.0, "sigma": weight}
+    dials = {label: config.dials.model_copy(update=values) for label, values in turned.items()}
+    count = config.m_pictures
     return [
-        drawn(
-            "protocol",
-            f"m = {m}",
-            Prompt(text=config.prompt),
-            dials,
-            references,
-            config,
-            folder_of,
-            config.m_pictures,
-        )
-        for m in config.m_values
-        for dials in (_with_m(config.dials, m),)
+        drawn("protocol", label, prompt, dials[label], references, config, folder_of, count)
+        for label in turned
     ]
-
-
-def _with_m(dials: Dials, m: int) -> Dials:
-    return dials.model_copy(update={"m": m, "m_schedule": (), "m_levels": ()})
 
 
 def _prompt_series(

@@ -100,13 +100,12 @@ SETS = [load_prompt_set("attributes-v1").model_copy(update={"prompts": (BLUE,)})
 def looked(photos, finder, colour_judge, reader, tmp_path_factory):
     config = EvaluationConfig(
         prompt_sets=("attributes-v1",), prompt_people=4, sweeps={"sigma": (0.0, 0.5, 1.0)}, sweep_people=4,
-        bootstrap_samples=200, m_values=(1,), m_pictures=1,
+        bootstrap_samples=200, m_values=(1,), branch_alone=2.0, m_pictures=1,
     )  # fmt: skip
     folder = tmp_path_factory.mktemp("series")
     references = [photo for photo in photos if photo.key.endswith("0000-0")]
-    series = plan_series(
-        config, references, SETS, lambda prompt, dials: folder / f"{prompt[:9]}-{dials.sigma}-{dials.m}"
-    )
+    name = lambda prompt, dials: f"{prompt[:9]}-{dials.sigma}-{dials.gamma}-{dials.m}"  # noqa: E731
+    series = plan_series(config, references, SETS, lambda *asked: folder / name(*asked))
     shots = [shot for one in series for shot in one.shots]
     made = make_missing(shots, Obliging(), 8)
     return series, Looker(config, finder, colour_judge, photos, reader, None), made, shots
@@ -114,7 +113,7 @@ def looked(photos, finder, colour_judge, reader, tmp_path_factory):
 
 def test_pictures_of_the_curve_at_the_ordinary_dials_are_those_of_the_prompts(looked):
     _, _, made, shots = looked
-    assert len(shots) == 8 + 4 + 4 + 3 * 4  # m, prompt, base alone, three sigmas
+    assert len(shots) == 3 * 8 + 4 + 4 + 3 * 4  # m, two branches, prompt, base alone, three sigmas
     assert made == len(shots) - 4  # sigma = 1 is the prompt's own series
 
 
@@ -139,12 +138,19 @@ def test_the_curve_shows_what_identity_costs(looked):
     assert judge_curve(looker, series)["sigma"] == points
 
 
-def test_other_m_has_its_own_line(looked):
+def test_other_m_and_each_branch_alone_have_lines_of_their_own(looked):
     series, looker, _, _ = looked
-    (one,) = [one for one in series if one.kind == "protocol"]
-    assert one.label == "m = 1"
-    assert {shot.dials.m for shot in one.shots} == {1}
-    assert looker.point([one], one.label).obeyed is None
+    lines = {one.label: one for one in series if one.kind == "protocol"}
+    dials = {
+        label: {(shot.dials.m, shot.dials.gamma, shot.dials.sigma) for shot in one.shots}
+        for label, one in lines.items()
+    }
+    assert dials == {
+        "m = 1": {(1, 1.0, 1.0)},
+        "text branch alone": {(None, 2.0, 0.0)},
+        "visual branch alone": {(None, 0.0, 2.0)},
+    }
+    assert looker.point([lines["m = 1"]], "m = 1").obeyed is None
 
 
 def test_few_people_are_taken_evenly(photos):

@@ -149,7 +149,7 @@ def test_everything_that_was_asked_for_is_in_the_report(rich):
 def test_the_page_has_every_part(rich):
     folder, _, _ = rich
     page = (folder / "report.html").read_text()
-    for words in ("How many words S* stands for", "Does it still obey?", "Identity against obedience", "KID"):
+    for words in ("Fewer words, one branch", "Does it still obey?", "Identity against obedience", "KID"):
         assert words in page
     assert "https://" not in page
 
