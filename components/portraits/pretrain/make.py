@@ -33,8 +33,10 @@ def make_base(config: PretrainConfig, work: Path, out: Path) -> dict:
     for part in config.parts:
         logger.info("%s begins", part)
         _note(out, part, _trainer(part)(shop))
+        if part == "identity" and "vae" not in config.parts and "vae" in _known(out):
+            _note(out, "vae", _vae_again(shop))
         write_card(out, config)
-    return json.loads((out / "figures.json").read_text())
+    return _known(out)
 
 
 def open_workshop(config: PretrainConfig, work: Path, out: Path) -> Workshop:
@@ -88,10 +90,21 @@ def _trainer(part: Part) -> Callable[[Workshop], dict]:
     return train_attributes
 
 
+def _vae_again(shop: Workshop) -> dict[str, float]:
+    """The figures of an autoencoder that a new identity net judges."""
+    from components.portraits.pretrain.measure import reconstruction_figures
+    from components.portraits.pretrain.unet import load_vae
+
+    return reconstruction_figures(shop, load_vae(shop.out))
+
+
+def _known(out: Path) -> dict:
+    path = out / "figures.json"
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
 def _note(out: Path, part: Part, figures: dict) -> None:
     """Adds one part's figures to `figures.json`."""
-    path = out / "figures.json"
-    known = json.loads(path.read_text()) if path.is_file() else {}
-    known[part] = figures
+    known = _known(out) | {part: figures}
     logger.info("%s: %s", part, json.dumps(figures))
-    write_text_atomic(path, json.dumps(known, indent=2) + "\n")
+    write_text_atomic(out / "figures.json", json.dumps(known, indent=2) + "\n")
