@@ -20,6 +20,12 @@ def weights_digest(base: str) -> str:
     return fingerprint(parts)
 
 
+def file_digest(path: str) -> str:
+    """Returns the SHA-256 of a file; "missing" where there is none, which the stage itself explains."""
+    file = PROJECT / path
+    return sha256_file(file) if file.is_file() else "missing"
+
+
 def code_digest(part: str) -> str:
     """Returns the identity of a room's code, or of a part of it: "face", "portraits/world"."""
     path = PROJECT / "components" / part

@@ -15,7 +15,7 @@ from typing import Any
 
 from components.core import Record, fingerprint
 from flows.config import PipelineConfig, anchored
-from flows.digests import code_digest, weights_digest
+from flows.digests import code_digest, file_digest, weights_digest
 from flows.environment import PROJECT
 from flows.stage_store import bring_file, bring_folder, bring_records, send_file, shared, there
 from flows.stage_table import STAGES, Stage, stage_named
@@ -112,6 +112,8 @@ def stage_fingerprint(name: str, config: PipelineConfig, records: Path, *, of_fo
     inputs: dict[str, Any] = {}
     if "model" in stage.settings:
         inputs["base"] = weights_digest(config.model.base)
+    if name == "train" and config.train.start_from is not None:
+        inputs["start_from"] = file_digest(config.train.start_from)
     if name == "prepare" and not of_folder:
         inputs["photos"] = _listing(config, records)
     return fingerprint(name, settings, upstream, inputs, [code_digest(room) for room in stage.rooms])

@@ -174,6 +174,8 @@ class TrainConfig(StrictConfig):
         use_gpu: One GPU a worker; None takes GPUs if `runtime.device` is not "cpu" and the cluster has any.
         zero_stage: DeepSpeed ZeRO stage.
         offload: Keeps optimizer state in the CPU's memory (ZeRO 1 to 3), or weights too (ZeRO 3).
+        start_from: Adapter file (.safetensors) whose weights the run begins with, such as that of an earlier
+            run; it must belong to the same base and switches. None begins untrained.
         prompt: Training prompt; must hold S* once.
         photo_prompts: Share of samples that are trained with their photo's own prompt (`prompt` of its
             metadata, such as "a photo of S*, smiling, on a red background"), where it has one. Not in the
@@ -211,6 +213,7 @@ class TrainConfig(StrictConfig):
     use_gpu: bool | None = None
     zero_stage: Literal[0, 1, 2, 3] = 0
     offload: Literal["none", "optimizer", "optimizer_and_weights"] = "none"
+    start_from: str | None = None
     prompt: str = "a photo of S*"
     photo_prompts: float = Field(default=0.0, ge=0, le=1)
     condition_dropout: float = Field(default=0.0, ge=0, lt=1)

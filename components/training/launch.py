@@ -19,6 +19,7 @@ from components.training.job import (
     Job,
 )
 from components.training.left_out import leave_out, read_left_out
+from components.training.start import start_mark
 from components.training.store import (
     RAY_LIST,
     StoreFault,
@@ -31,7 +32,8 @@ from components.training.store import (
 from components.training.worker import run_worker
 
 logger = logging.getLogger(__name__)
-FREE_SETTINGS = TrainConfig.free_settings | {"validation"}  # what may differ between the attempts of one run
+# What may differ between the attempts of one run; of what it began with the contents count, not the place.
+FREE_SETTINGS = TrainConfig.free_settings | {"validation", "start_from"}
 
 
 def claim_folder(job: Job) -> str | None:
@@ -48,6 +50,7 @@ def claim_folder(job: Job) -> str | None:
         "seed": job.runtime.seed,
         "train": job.config.model_dump(mode="json", exclude=set(FREE_SETTINGS)),
         "model": job.model.model_dump(mode="json", exclude={"base", "image_encoder"}),
+        "started_from": start_mark(job.config),
         "shards": fingerprint(sorted(shard.origin_sha256 for shard in job.manifest.shards)),
     }
     path = job.folder / RUN_FILE
@@ -58,6 +61,7 @@ def claim_folder(job: Job) -> str | None:
     found = json.loads(path.read_text(encoding="utf-8"))
     run_id = found.pop("mlflow_run_id", None)
     found["train"] = _with_new_settings(found.get("train"))
+    found.setdefault("started_from", None)
     if found != fixed:
         differing = sorted(name for name in fixed.keys() | found.keys() if fixed.get(name) != found.get(name))
         raise ValueError(

@@ -38,6 +38,7 @@ from components.training.job import (
 from components.training.left_out import samples_in
 from components.training.prompts import Prompts
 from components.training.similarity import Similarity
+from components.training.start import start_mark, take_weights
 from components.training.step import TERMS, Objective, StepResult, train_step
 from components.training.store import check_store, replace_folder, storing
 from components.training.tracking import Tracker
@@ -67,6 +68,7 @@ class Worker:
         vae = base.vae.requires_grad_(False).eval()
         seed_everything(derive_seed(self.seed, "adapter"))  # the same start on every rank
         self.adapter = PhotoVerseAdapter.create(base.unet, base.text_encoder, base.image_encoder, job.model)
+        take_weights(self.adapter, self.config, base)
         if self.config.gradient_checkpointing:
             base.unet.enable_gradient_checkpointing()
         model = PhotoVerseModel(base.unet, base.text_encoder, self.adapter)
@@ -298,6 +300,8 @@ class Worker:
         """What an adapter's file says of the run that it comes from."""
         face = self.job.face.model_dump(mode="json")  # photos must be cut the same way later
         run = {"run_name": self.job.run_name, "step": self.state.step, "mlflow_run_id": self.job.run_id}
+        if self.config.start_from is not None:
+            run["started_from"] = start_mark(self.config)
         return run | {"face": face}
 
     def _stop_with(self, fault: str, report: Report) -> None:

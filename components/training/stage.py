@@ -12,6 +12,7 @@ from components.model import ModelConfig
 from components.training.config import TrainConfig
 from components.training.job import ADAPTER_FILE, Job
 from components.training.launch import claim_folder, launch, remember_run_id
+from components.training.start import check_start
 from components.training.step import TERMS
 from components.training.tracking import absolute, close_run, open_run, read_history
 
@@ -51,6 +52,7 @@ def train(
     """
     check_manifest(manifest, config)
     check_identity_network(config, face, model)
+    check_start(config, model)
     job = replace(make_job(config, model, face, runtime, tracking, manifest, folder, run_name), store=store)
     job.fetch()
     earlier = claim_folder(job)
@@ -127,7 +129,7 @@ def make_job(
         raise ValueError(f"run name {run_name!r} must be a plain name: it becomes a folder")
     folder.mkdir(parents=True, exist_ok=True)
     return Job(
-        config=config,
+        config=config.model_copy(update=_absolute_paths(config, ("start_from",))),
         model=model.model_copy(update=_absolute_paths(model, ("base", "image_encoder"))),
         face=face.model_copy(update=_absolute_paths(face, ("pack", "identity_onnx"))),
         runtime=runtime,
@@ -143,7 +145,7 @@ def _whole(place: str) -> str:
     return place if "://" in place else str(Path(place).absolute())
 
 
-def _absolute_paths(config: ModelConfig | FaceConfig, names: tuple[str, ...]) -> dict[str, str]:
+def _absolute_paths(config: TrainConfig | ModelConfig | FaceConfig, names: tuple[str, ...]) -> dict[str, str]:
     """Local paths among some settings, made absolute; hub ids and None stay."""
     values = {name: getattr(config, name) for name in names}
     return {
