@@ -85,7 +85,7 @@ class FaceNetArchitecture(StrictConfig):
     """Sizes of the two ArcFace-style nets on 112 x 112 aligned faces."""
 
     identity_channels: tuple[int, int, int] = (32, 64, 112)
-    judge_channels: tuple[int, int, int, int] = (16, 32, 64, 96)
+    judge_channels: tuple[int, int, int, int] = (32, 48, 96, 128)
     embedding: int = Field(default=128, ge=8, le=1024)
 
 
