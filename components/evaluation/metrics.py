@@ -74,7 +74,8 @@ def mean_by_person(values_R: Floats, people_R: NDArray) -> tuple[NDArray, Floats
 
 
 MANY = 8
-"""People from which on a share that nearly all of them have gets a narrow interval."""
+"""People from which on a mean to which nearly all of them agree gets a narrow interval."""
+SPREAD, TINY = 0.1, np.finfo(np.float64).tiny
 
 
 def bootstrap_interval(
@@ -106,11 +107,11 @@ def bootstrap_interval(
         return float(mean), float(mean)
     draws = values[np.random.default_rng(seed).integers(len(values), size=(samples, len(values)))]
     gaps, errors = draws.mean(axis=1) - mean, draws.std(axis=1, ddof=1) / np.sqrt(len(values))
-    # A resample without spread: of few people it says nothing; of many, nearly all of whom have one value, it
-    # borrows the spread of all.
-    borrowed = error if len(values) >= MANY else np.finfo(np.float64).tiny
+    # A resample with hardly any spread, because it missed the one person who is unlike the others: of few
+    # people it says nothing; of many it borrows the spread of all, or the interval would stretch without end.
+    least, borrowed = (SPREAD * error, error) if len(values) >= MANY else (1e-12 * error, TINY)
     with np.errstate(over="ignore"):
-        t = gaps / np.where(errors > 1e-12 * error, errors, borrowed)
+        t = gaps / np.where(errors > least, errors, borrowed)
     tail = (1 - confidence) / 2
     low_t, high_t = np.quantile(t, [tail, 1 - tail], method="nearest")
     low, high = mean - high_t * error, mean - low_t * error

@@ -68,6 +68,12 @@ def test_one_person_of_eighty_without_a_face_leaves_the_interval_narrow():
     assert 0.9 < low < found.mean() < high <= 1.0
 
 
+def test_one_person_of_forty_who_is_unlike_the_others_does_not_stretch_it_without_end():
+    alike = np.random.default_rng(0).normal(0.97, 0.01, 39)
+    low, high = metrics.bootstrap_interval(np.append(alike, 0.0), seed=0)
+    assert 0.85 < low < 0.945 < high < 1
+
+
 def test_the_same_seed_gives_the_same_interval():
     values = np.random.default_rng(0).normal(size=12)
     first = metrics.bootstrap_interval(values, seed=3)
