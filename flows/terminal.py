@@ -20,7 +20,7 @@ class Board:
     def __init__(self, stream: TextIO = sys.stderr) -> None:
         self._stream, self._live = stream, stream.isatty()
         self._step: Step | None = None
-        self._since, self._tenth = 0.0, -1
+        self._since, self._total, self._quarter = 0.0, 0, -1
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
@@ -36,7 +36,7 @@ class Board:
         """Takes a step of progress."""
         with self._lock:
             if step.state == "started":
-                self._step, self._since, self._tenth = step, time.monotonic(), -1
+                self._step, self._since, self._total = step, time.monotonic(), 0
             elif step.state == "running":
                 self._step = step
             else:
@@ -55,9 +55,12 @@ class Board:
     def _draw(self, step: Step) -> None:
         if self._live:
             self._write(f"  {clock(time.monotonic() - self._since)}  {step.text or step.stage + ' starts'}")
-        elif step.total and step.done * 4 // step.total > self._tenth:
-            self._tenth = step.done * 4 // step.total
-            self._write(f"  {step.text}", end=True)
+        elif step.total:
+            if step.total != self._total:  # a stage may have several things to count, one after the other
+                self._total, self._quarter = step.total, -1
+            if step.done * 4 // step.total > self._quarter:
+                self._quarter = step.done * 4 // step.total
+                self._write(f"  {step.text}", end=True)
 
     def _write(self, text: str, end: bool = False) -> None:
         if self._live:

@@ -73,6 +73,12 @@ def test_a_file_gets_plain_lines():
     assert "train [#####] 1/4 steps" in text
 
 
+def test_a_file_hears_of_each_thing_that_a_stage_counts():
+    counted = [Step("evaluate", 5, 5, "evaluate 5/5"), Step("evaluate", 1, 8, "evaluate 1/8")]
+    text = show(io.StringIO(), Step("evaluate", state="started"), *counted)
+    assert text.split("\n")[:2] == ["  evaluate 5/5", "  evaluate 1/8"]
+
+
 def test_requests_are_of_held_out_people_alone_and_bring_their_photos(tmp_path):
     people = tmp_path / "people"
     (people / "images").mkdir(parents=True)
