@@ -70,8 +70,9 @@ def _protocol_series(
         f"m = {m}": {"m": m, "m_schedule": (), "m_levels": ()} for m in config.m_values
     }
     if weight is not None:
-        turned["text branch alone"] = {"gamma": weight, "sigma": 0.0}
-        turned["visual branch alone"] = {"gamma": 0.0, "sigma": weight}
+        always: dict[str, Any] = {"gamma_schedule": (), "sigma_schedule": ()}
+        turned["text branch alone"] = {"gamma": weight, "sigma": 0.0} | always
+        turned["visual branch alone"] = {"gamma": 0.0, "sigma": weight} | always
     dials = {label: config.dials.model_copy(update=values) for label, values in turned.items()}
     count = config.m_pictures
     return [
