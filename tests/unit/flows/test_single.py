@@ -72,7 +72,8 @@ def test_one_photo_becomes_pictures_that_three_lines_of_python_draw_too(adapter,
     assert printed.split() == [str(file) for file in files]
     assert re.search(r"drawing: +100%.*3/3", shown)  # the progress bar
     recipe = read_recipe(files[1])
-    dials = Dials(sigma=0.8, num_inference_steps=3, guidance_scale=3)
+    schedule = PROFILE.batch.dials.sigma_schedule  # what no option says is the profile's
+    dials = Dials(sigma=0.8, sigma_schedule=schedule, num_inference_steps=3, guidance_scale=3)
     assert recipe["prompt"] == PROMPT
     assert recipe["seed"] == 8
     assert recipe["ai_generated"] is True
