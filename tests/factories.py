@@ -1,6 +1,7 @@
 """Small true things for tests: a base model of a few channels, a handful of drawn people."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from components.portraits.config import (
     BaseArchitecture,
@@ -11,6 +12,9 @@ from components.portraits.config import (
     VaeArchitecture,
     VisionArchitecture,
 )
+
+if TYPE_CHECKING:
+    from components.model import ModelConfig
 
 TINY = BaseArchitecture(
     unet=UnetArchitecture(block_channels=(16, 32), attention_levels=(True, True), heads=2, norm_groups=8),
@@ -28,6 +32,23 @@ def tiny_base(folder: Path, config: BaseArchitecture = TINY) -> Path:
     if not (folder / "model_index.json").exists():
         create_base(folder, config)
     return folder
+
+
+def untrained_adapter(path: Path, model: "ModelConfig", lora_std: float = 0.0, **about: Any) -> Path:
+    """The file of an adapter that nobody has trained; with `lora_std` its LoRA does something too."""
+    import torch
+
+    from components.model import PhotoVerseAdapter, load_base, save_adapter
+
+    base = load_base(model)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        adapter = PhotoVerseAdapter.create(base.unet, base.text_encoder, base.image_encoder, model)
+        for name, parameter in adapter.named_parameters():
+            if lora_std and name.endswith(".b"):
+                torch.nn.init.normal_(parameter, std=lora_std)
+    save_adapter(adapter, path, {"run_name": "a-test"} | about)
+    return path
 
 
 def drawn_people(folder: Path, people: int = 6, views: int = 2) -> Path:

@@ -198,11 +198,12 @@ class TrainConfig(StrictConfig):
         assumed_samples_per_second: Of one worker, for `photoverse plan` where nothing has been measured.
     """
 
-    # What decides where and how fast a run goes, not what it learns: a run may go on with other values.
+    # What decides where and how fast a run goes, not what it learns: a run may go on with other values. Of
+    # start_from the contents count (start.py), not the place.
     free_settings: ClassVar[frozenset[str]] = frozenset(
         {"num_workers", "cpus_per_worker", "micro_batch_size", "use_gpu", "zero_stage", "offload",
          "gradient_checkpointing", "checkpoint_every", "keep_checkpoints", "max_failures", "damaged_share",
-         "price_per_worker_hour", "assumed_samples_per_second"}
+         "price_per_worker_hour", "assumed_samples_per_second", "start_from"}
     )  # fmt: skip
 
     steps: int = Field(default=60_000, ge=1)

@@ -32,8 +32,7 @@ from components.training.store import (
 from components.training.worker import run_worker
 
 logger = logging.getLogger(__name__)
-# What may differ between the attempts of one run; of what it began with the contents count, not the place.
-FREE_SETTINGS = TrainConfig.free_settings | {"validation", "start_from"}
+FREE_SETTINGS = TrainConfig.free_settings | {"validation"}  # what may differ between the attempts of one run
 
 
 def claim_folder(job: Job) -> str | None:

@@ -7,10 +7,7 @@ from components.core import sha256_file
 from components.model import ModelConfig, load_adapter, read_adapter_card
 from components.training.config import TrainConfig
 
-PLACES = {
-    "base",
-    "image_encoder",
-}  # where things lie, which may differ; that they fit is checked by their hash
+PLACES = {"base", "image_encoder"}  # may lie elsewhere; that they fit is checked by their hash
 
 
 def check_start(config: TrainConfig, model: ModelConfig) -> None:

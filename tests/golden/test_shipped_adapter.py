@@ -35,4 +35,4 @@ def test_people_it_never_saw_are_nearer_to_themselves_than_to_each_other(persona
     found = np.array([personalizer.similarity(path, pictures) for path in photos], float)  # NaN: no face
     own, other = np.diag(found), found[~np.eye(len(found), dtype=bool)]
     assert np.isnan(own).sum() <= 1
-    assert np.nanmean(own) - np.nanmean(other) > 0.15
+    assert np.nanmean(own) - np.nanmean(other) > 0.2  # .27 when it was made; two photos of a person: .79

@@ -17,6 +17,7 @@ from PIL import Image
 
 from components.inference import CardStore, inspect_picture
 from components.portraits.world import portrait
+from tests.factories import untrained_adapter
 
 ROOT = Path(__file__).resolve().parents[2]
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -37,18 +38,10 @@ def listen_to_interrupts() -> None:
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory):
-    import torch
+    from components.model import ModelConfig
 
-    from components.model import ModelConfig, PhotoVerseAdapter, load_base, save_adapter
-
-    config = ModelConfig(base="components/portraits/base", patch_grid=2)
-    base = load_base(config)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = PhotoVerseAdapter.create(base.unet, base.text_encoder, base.image_encoder, config)
     path = tmp_path_factory.mktemp("adapter") / "adapter.safetensors"
-    save_adapter(made, path, {"run_name": "a-test"})
-    return path
+    return untrained_adapter(path, ModelConfig(base="components/portraits/base", patch_grid=2))
 
 
 @pytest.fixture(scope="module")

@@ -3,31 +3,21 @@
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 from components.inference import Personalizer
-from components.model import PhotoVerseAdapter, load_base, save_adapter
 from components.portraits.world import portrait
 from flows.config import resolve
+from tests.factories import untrained_adapter
 from tests.unit.flows.drawing import BASE
 
 
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory) -> Path:
     """An adapter of the repository's base that nobody has trained, whose every branch does something."""
-    base = load_base(BASE)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        made = PhotoVerseAdapter.create(base.unet, base.text_encoder, base.image_encoder, BASE)
-        for name, parameter in made.named_parameters():
-            if name.endswith(".b"):
-                torch.nn.init.normal_(parameter, std=0.02)
     path = tmp_path_factory.mktemp("adapter") / "adapter.safetensors"
-    save_adapter(
-        made, path, {"run_name": "a-test", "face": resolve("portraits").face.model_dump(mode="json")}
-    )
-    return path
+    face = resolve("portraits").face.model_dump(mode="json")
+    return untrained_adapter(path, BASE, lora_std=0.02, face=face)
 
 
 @pytest.fixture(scope="module")

@@ -7,13 +7,12 @@ import pytest
 import torch
 from PIL import Image
 
-from components.face import FaceConfig
-from components.inference import BatchConfig, Dials, IdentityCard, Personalizer, batch, personalize_batch
+from components.inference import BatchConfig, Dials, IdentityCard, Personalizer, batch
 from components.inference.worker import PictureWorker
-from components.model import ModelConfig, PhotoVerseAdapter, load_base, save_adapter
+from components.model import ModelConfig
 from components.portraits.world import portrait
-from tests.factories import tiny_base
-from tests.unit.inference.made_batches import CONFIG, RUNTIME
+from tests.factories import tiny_base, untrained_adapter
+from tests.unit.inference.made_batches import CONFIG, personalized
 
 FEW = Dials(num_inference_steps=3, guidance_scale=3.0)
 
@@ -25,16 +24,8 @@ def model_config(tmp_path_factory: pytest.TempPathFactory) -> ModelConfig:
 
 @pytest.fixture(scope="session")
 def adapter_file(model_config: ModelConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    base = load_base(model_config)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        adapter = PhotoVerseAdapter.create(base.unet, base.text_encoder, base.image_encoder, model_config)
-        for name, parameter in adapter.named_parameters():
-            if name.endswith(".b"):
-                torch.nn.init.normal_(parameter, std=0.1)
     path = tmp_path_factory.mktemp("adapter") / "adapter.safetensors"
-    save_adapter(adapter, path, {"run_name": "a-test"})
-    return path
+    return untrained_adapter(path, model_config, lora_std=0.1)
 
 
 @pytest.fixture(scope="session")
@@ -82,16 +73,7 @@ def run(folder, adapter_file, model_config, monkeypatch):
     monkeypatch.setattr(batch, "ray_session", __import__("contextlib").nullcontext)
 
     def go(file: Path, config: BatchConfig = CONFIG):
-        return personalize_batch(
-            config=config,
-            face=FaceConfig(),
-            model=model_config,
-            runtime=RUNTIME,
-            adapter=adapter_file,
-            model_uri="models:/photoverse/3",
-            requests=file,
-            folder=folder / "out",
-        )
+        return personalized(folder, file, adapter_file, model_config, config)
 
     go.drawn = drawn
     return go

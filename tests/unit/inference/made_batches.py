@@ -4,11 +4,10 @@ import json
 from pathlib import Path
 
 from components.core import RuntimeConfig
-from components.inference import (
-    BatchConfig,
-    Dials,
-)
+from components.face import FaceConfig
+from components.inference import BatchConfig, Dials, personalize_batch
 from components.inference.ledger import Ledger, LedgerRow
+from components.model import ModelConfig
 
 CONFIG = BatchConfig(dials=Dials(num_inference_steps=2, guidance_scale=2), batch_size=4)
 RUNTIME = RuntimeConfig(device="cpu", num_cpus=2)
@@ -28,3 +27,17 @@ def rows(record) -> list[LedgerRow]:
     """The rows of the last run, in the order of the file."""
     found = Ledger(Path(record.folder)).rows()
     return sorted((row for row in found if row.run == found[-1].run), key=lambda row: row.line)
+
+
+def personalized(folder: Path, file: Path, adapter: Path, model: ModelConfig, config: BatchConfig):
+    """Runs the requests of a file into `folder / "out"`; returns the record."""
+    return personalize_batch(
+        config=config,
+        face=FaceConfig(),
+        model=model,
+        runtime=RUNTIME,
+        adapter=adapter,
+        model_uri="models:/photoverse/3",
+        requests=file,
+        folder=folder / "out",
+    )

@@ -11,13 +11,12 @@ from components.face import FaceConfig
 from components.inference import (
     batch,
     inspect_picture,
-    personalize_batch,
     read_recipe,
 )
 from components.inference.ledger import Ledger, LedgerRow
 from components.inference.requests import read_requests
 from components.inference.worker import PictureWorker
-from tests.unit.inference.made_batches import CONFIG, RUNTIME, request, rows, write
+from tests.unit.inference.made_batches import CONFIG, RUNTIME, personalized, request, rows, write
 
 
 def test_each_request_ends_once_as_pictures_or_as_an_error_row(folder, run, adapter_file):
@@ -186,16 +185,8 @@ def test_the_real_thing_with_ray_data_actors(folder, adapter_file, model_config)
         request(2, photo="nobody.png"),
         request(3),
     )
-    record = personalize_batch(
-        config=CONFIG.model_copy(update={"batch_size": 2, "workers": 1}),
-        face=FaceConfig(),
-        model=model_config,
-        runtime=RUNTIME,
-        adapter=adapter_file,
-        model_uri="models:/photoverse/3",
-        requests=file,
-        folder=folder / "out",
-    )
+    config = CONFIG.model_copy(update={"batch_size": 2, "workers": 1})
+    record = personalized(folder, file, adapter_file, model_config, config)
     assert (record.done, record.failed) == (3, 1)
     assert [row.status for row in rows(record)] == ["done", "done", "failed", "done"]
     for row in rows(record):
