@@ -13,13 +13,14 @@ from components.shards.forget import (
     sets_below,
     without_forgotten,
 )
-from components.shards.reader import DamagedShard, ShardReader, load_split
+from components.shards.reader import OTHER, DamagedShard, ShardReader, load_split
 from components.shards.schema import FIELDS, Sample, check, decode, encode
 from components.shards.verify import open_manifest, shard_is_intact, verify_shards
 from components.shards.writer import ShardWriter, write_shard
 
 __all__ = [
     "FIELDS",
+    "OTHER",
     "DamagedShard",
     "ForgettingPlan",
     "ForgottenSample",

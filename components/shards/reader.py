@@ -15,9 +15,13 @@ without it: its samples keep their places in the order and are passed over, so t
 have, none twice. Where batches no longer end at multiples of their size, `position` says where they do. The
 same holds for samples that were forgotten (`ShardFile.gaps`).
 
+A sample may bring fields of another photo of the same person (`others`): of the next one in its shard, for
+prepared photos of a person lie together but for a few at the edges of shards.
+
 Left out: prefetching, augmentation, conversion to torch.
 """
 
+import json
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -30,6 +34,9 @@ from components.core import ShardManifest, derive_seed
 from components.shards.config import ReaderConfig
 from components.shards.places import name_of, open_shard, sizes_in
 from components.shards.schema import FIELD_NAMES, META, Sample, decode
+
+OTHER = "other."
+"""Before the names of fields that come from another photo of the person."""
 
 
 class DamagedShard(ValueError):
@@ -64,6 +71,8 @@ class ShardReader:
         rank: This worker.
         world_size: Number of workers; must divide `batch_size`.
         fields: Fields to decode, None for all; `meta.json` and "__key__" always come along.
+        others: Those of `fields` that are also given of another photo of the person, as "other.<field>"; who
+            has no other photo in the shard stands for himself.
         config: Limit of memory and window of shuffling.
         left_out: Names of shards to go on without.
 
@@ -82,6 +91,7 @@ class ShardReader:
         rank: int = 0,
         world_size: int = 1,
         fields: Iterable[str] | None = None,
+        others: Iterable[str] = (),
         config: ReaderConfig | None = None,
         left_out: Iterable[str] = (),
     ) -> None:
@@ -101,7 +111,7 @@ class ShardReader:
         limit = self._config.memory_limit_mb * 2**20
         sizes = sizes_in(manifest.folder, map(name_of, self.paths))
         self.in_memory = sum(sizes.values()) <= limit
-        self._fields = None if fields is None else tuple(fields)
+        self._fields, self._others = None if fields is None else tuple(fields), tuple(others)
         self._batch_size, self._seed = batch_size, seed
         share = batch_size // world_size
         self._mine = slice(rank * share, (rank + 1) * share)
@@ -139,12 +149,13 @@ class ShardReader:
         if not self.in_memory:
             return self._stream(epoch)
         if self._kept is None:
-            self._kept = [
-                raw if raw is None else decoded(raw, self._fields)
-                for path in self.paths
-                for raw in self._raw(path)
-            ]
+            self._kept = [sample for path in self.paths for sample in self._in_memory(path)]
         return (self._kept[i] for i in permutation(self.places, self._seed, "samples", epoch))
+
+    def _in_memory(self, path: str) -> list[Sample | None]:
+        shard = [raw if raw is None else decoded(raw, self._fields) for raw in self._raw(path)]
+        give_others([sample for sample in shard if sample is not None], self._others)
+        return shard
 
     def _stream(self, epoch: int) -> Iterator[Sample | None]:
         import webdataset
@@ -154,7 +165,15 @@ class ShardReader:
         mixed = webdataset.detshuffle(
             window, window, seed=derive_seed(self._seed, "samples", epoch), epoch=-1
         )
-        yield from mixed.run(raw for path in paths for raw in self._raw(path))
+        yield from mixed.run(raw for path in paths for raw in self._with_others(path))
+
+    def _with_others(self, path: str) -> Iterable[Sample | None]:
+        """The encoded samples of a shard, which is read whole only where others are asked for."""
+        if not self._others:
+            return self._raw(path)
+        shard = list(self._raw(path))
+        give_others([raw for raw in shard if raw is not None], self._others)
+        return shard
 
     def _raw(self, path: str) -> Iterator[Sample | None]:
         """Yields the encoded samples of a shard; a None for each of one that is left out or forgotten."""
@@ -176,7 +195,23 @@ class ShardReader:
             raise _miscounted(path, f"more than {shard.samples}", shard.samples)
 
     def _decoded(self, sample: Sample) -> Sample:
-        return sample if self.in_memory else decoded(sample, self._fields)
+        if self.in_memory:
+            return sample
+        own, other = decoded(sample, self._fields), {}
+        if self._others:
+            other = decoded(sample | {name: sample[OTHER + name] for name in self._others}, self._others)
+        return own | {OTHER + name: other[name] for name in self._others}
+
+
+def give_others(shard: list[Sample], fields: tuple[str, ...]) -> None:
+    """Gives each sample of a shard, encoded or decoded, these fields of the next photo of the same person."""
+    people: dict[str, list[Sample]] = {}
+    for sample in shard if fields else ():
+        meta = sample[META] if isinstance(sample[META], dict) else json.loads(sample[META])
+        people.setdefault(str(meta["person"]), []).append(sample)
+    for photos in people.values():
+        for sample, other in zip(photos, photos[1:] + photos[:1], strict=True):
+            sample |= {OTHER + name: other[name] for name in fields}
 
 
 def _miscounted(path: str, found: str, promised: int) -> DamagedShard:

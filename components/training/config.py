@@ -181,6 +181,10 @@ class TrainConfig(StrictConfig):
             metadata, such as "a photo of S*, smiling, on a red background"), where it has one. Not in the
             paper, which trains "a photo of S*" alone: then background and expression can come from the
             reference only, and later words do not move them.
+        pairs: Share of samples whose features come from another photo of the person (the next in its shard;
+            who has none stays with his own). Not in the paper, which gives back the very photo: then all
+            that is seen beside the face, its pose and its smile is told by the photo, and words are not
+            needed (PhotoMaker, Table 2b, measured the same).
         condition_dropout: Share of samples that see neither S* nor the visual branch but the empty prompt,
             for classifier-free guidance. The paper does not say; 0 leaves the empty prompt to the base
             model.
@@ -217,6 +221,7 @@ class TrainConfig(StrictConfig):
     start_from: str | None = None
     prompt: str = "a photo of S*"
     photo_prompts: float = Field(default=0.0, ge=0, le=1)
+    pairs: float = Field(default=0.0, ge=0, le=1)
     condition_dropout: float = Field(default=0.0, ge=0, lt=1)
     alpha: float = Field(default=1.0, ge=0)
     optimizer: OptimizerConfig = OptimizerConfig()

@@ -15,12 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from components.shards import OTHER
 from components.training.config import TrainConfig
 from components.training.job import Job
 from components.training.objective import Draws, draw_step, sample_noise
 from components.training.prompts import Prompts
 
-FIELDS = ("features.npy", "latents.npy", "identity.npy")
+FEATURES = "features.npy"
+FIELDS = (FEATURES, "latents.npy", "identity.npy")
 AHEAD = 2  # steps that are prepared while the current one runs
 
 
@@ -127,7 +129,7 @@ def step_inputs(
         timesteps=torch.from_numpy(mine.timesteps),
         input_ids=ids,
         word_positions=word_positions,
-        features=torch.from_numpy(sample["features.npy"]),
+        features=torch.from_numpy(_features_of(mine, sample)),
         gamma=torch.from_numpy(mine.gamma),
         sigma=torch.from_numpy(mine.sigma),
         face_rows=torch.from_numpy(rows),
@@ -141,6 +143,13 @@ def _prompts_of(draws: Draws, metas: Sequence[dict[str, Any]]) -> list[str | Non
     """Returns each sample's prompt; None is the training prompt."""
     own = [meta.get("prompt") if own else None for meta, own in zip(metas, draws.own_prompt, strict=True)]
     return ["" if dropped else prompt for dropped, prompt in zip(draws.dropped, own, strict=True)]
+
+
+def _features_of(draws: Draws, sample: dict[str, Any]) -> np.ndarray:
+    """Returns (B, m, T, D): of each sample's own photo, or of another one of the person."""
+    if not draws.paired.any():
+        return sample[FEATURES]
+    return np.where(draws.paired[:, None, None, None], sample[OTHER + FEATURES], sample[FEATURES])
 
 
 class Feed:
@@ -242,6 +251,7 @@ def make_feed(job: Job, prompts: Prompts, num_train_timesteps: int, rank: int, w
         rank=rank,
         world_size=world_size,
         fields=FIELDS,
+        others=(FEATURES,) if job.config.pairs else (),
         config=job.config.reader,
         left_out=job.left_out,
     )

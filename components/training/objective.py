@@ -33,6 +33,7 @@ class Draws:
         sigma: (B,) float32, weight of the visual branch.
         dropped: (B,) bool, the sample sees the empty prompt and no visual branch.
         own_prompt: (B,) bool, the sample sees its photo's own prompt, if it has one.
+        paired: (B,) bool, the features are those of another photo of the person, if there is one.
         face: (B,) bool, the sample takes part in the identity loss.
         face_count: Number of samples of the *global* batch that take part.
     """
@@ -42,6 +43,7 @@ class Draws:
     sigma: NDArray[np.float32]
     dropped: NDArray[np.bool_]
     own_prompt: NDArray[np.bool_]
+    paired: NDArray[np.bool_]
     face: NDArray[np.bool_]
     face_count: int
 
@@ -53,6 +55,7 @@ class Draws:
             self.sigma[positions],
             self.dropped[positions],
             self.own_prompt[positions],
+            self.paired[positions],
             self.face[positions],
             self.face_count,
         )
@@ -71,7 +74,8 @@ def draw_step(config: TrainConfig, seed: int, step: int, num_train_timesteps: in
     gamma, sigma = np.where(dropped, np.float32(1), gamma), np.where(dropped, np.float32(0), sigma)
     face = _draw_face(rng.random(batch), timesteps, dropped, step, num_train_timesteps, config.face_loss)
     own_prompt = rng.random(batch) < config.photo_prompts
-    return Draws(timesteps, gamma, sigma, dropped, own_prompt, face, int(face.sum()))
+    paired = rng.random(batch) < config.pairs
+    return Draws(timesteps, gamma, sigma, dropped, own_prompt, paired, face, int(face.sum()))
 
 
 def _draw_face(

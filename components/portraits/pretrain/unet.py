@@ -17,13 +17,17 @@ from torch import nn
 from components.core import Progress, atomic_path, sha256_folder
 from components.portraits.architecture import build_scheduler, build_unet
 from components.portraits.pretrain.batches import face_weight, frame, to_m11, words
-from components.portraits.pretrain.clip import load_text_encoder, load_tokenizer, tokenize
+from components.portraits.pretrain.clip import load_text_encoder, load_tokenizer
 from components.portraits.pretrain.fit import Task, fit
 from components.portraits.pretrain.measure import generation_figures
+from components.portraits.pretrain.names import Names, identity_codes, said_of, states_of
+from components.portraits.pretrain.people import TRAIN_START, People
 from components.portraits.pretrain.workshop import Workshop, save_half
 
 EMPTY = 0.1
 """Share of sentences left empty, for classifier-free guidance."""
+NAMED = 0.5
+"""Share of sentences that call the person by name (`names.py`)."""
 SAMPLE_GUIDANCE = 3.0
 MOUTH_WEIGHT = 12.0
 """A smile is four latents of 256."""
@@ -48,12 +52,13 @@ def train_unet(shop: Workshop) -> dict[str, float]:
     unet, text, tokenizer = start_unet(shop), load_text_encoder(shop), load_tokenizer(shop)
     scheduler: Any = DDPMScheduler.from_config(build_scheduler().config)
     (latents, weights), batch = cached_latents(shop), shop.config.unet.batch
+    codes = torch.from_numpy(identity_codes(TRAIN_START, shop.people.count))
+    names = Names(codes.shape[1], text.get_input_embeddings().weight)
 
     def loss(rng: np.random.Generator, done: float) -> dict[str, torch.Tensor]:
         picked = shop.picks(rng, batch)
-        sentences = ["" if rng.random() < EMPTY else words(shop.people, index, rng) for index in picked]
-        with torch.no_grad():
-            said = text(**tokenize(tokenizer, sentences)).last_hidden_state
+        called = names(codes[picked // shop.people.views])
+        said = states_of(text, tokenizer, [sentence(shop.people, index, rng) for index in picked], called)
         clean = torch.from_numpy(latents[picked]).float()
         noise = torch.randn_like(clean)
         timesteps = stratified_timesteps(rng, batch, scheduler.config.num_train_timesteps)
@@ -69,10 +74,18 @@ def train_unet(shop: Workshop) -> dict[str, float]:
         pipeline = load_pipeline(shop.out, unet)
         shop.save_grid(f"unet-{name}", sample(pipeline, [*PROMPTS, *PROMPTS], 0, shop.config.sample_steps))
 
-    task = Task("unet", nn.ModuleDict({"unet": unet}), loss, look)
+    task = Task("unet", nn.ModuleDict({"unet": unet, "names": names}), loss, look)
     fit(task, shop.config.unet, shop.work / "checkpoints", shop.seed("unet"), shop.config.save_every)
     save_half(unet, shop.out / "unet")
     return generation_figures(shop)
+
+
+def sentence(people: People, index: int, rng: np.random.Generator) -> str:
+    """What is said of a picture: nothing, a sentence with the person's name, or one without."""
+    kind = rng.random()
+    if kind < EMPTY:
+        return ""
+    return said_of(people, index, rng) if kind < EMPTY + NAMED else words(people, index, rng)
 
 
 def start_unet(shop: Workshop) -> Any:

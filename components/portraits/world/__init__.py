@@ -5,6 +5,7 @@ face, `hair`, `body` and `shade` do the rest, `picture` puts it together, `capti
 OpenCV only.
 """
 
+from components.portraits.world.caption import prompt_for
 from components.portraits.world.identity import Identity, draw_identity
 from components.portraits.world.palette import (
     AGES,
@@ -38,5 +39,6 @@ __all__ = [
     "draw_identity",
     "draw_view",
     "portrait",
+    "prompt_for",
     "render",
 ]

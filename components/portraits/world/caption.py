@@ -50,9 +50,13 @@ def prompt_of(identity: Identity, view: View) -> str:
 
     Such as "a photo of S* with glasses, smiling, on a blue background".
     """
-    glasses = " with glasses" if wears_glasses(identity, view) else ""
-    smile = ", smiling" if smiles(view) else ""
-    return f"a photo of S*{glasses}{smile}, on {_with_article(view.background)} background"
+    return prompt_for(wears_glasses(identity, view), smiles(view), view.background)
+
+
+def prompt_for(glasses: bool, smile: bool, background: str) -> str:
+    """The prompt that says these three, in the words of captions."""
+    worn, smiling = " with glasses" if glasses else "", ", smiling" if smile else ""
+    return f"a photo of S*{worn}{smiling}, on {_with_article(background)} background"
 
 
 def _with_article(word: str) -> str:

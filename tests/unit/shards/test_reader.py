@@ -11,6 +11,7 @@ import pytest
 
 from components.core import ShardManifest
 from components.shards import (
+    OTHER,
     DamagedShard,
     ReaderConfig,
     Sample,
@@ -245,3 +246,30 @@ def test_faults_of_a_set_in_a_store_are_named(remote, limit) -> None:
     store.rm_file(place)
     with pytest.raises(DamagedShard, match=r"1 shards are missing in memory://"):
         reader(there, **limit)
+
+
+@PATHS
+def test_a_sample_brings_fields_of_another_photo_of_the_same_person(
+    make_set: MakeSet, make_sample: Callable[..., Sample], tmp_path: Path, limit
+) -> None:
+    people = {0: "ann", 1: "bob", 2: "ann", 3: "cleo", 4: "ann", 5: "bob"}
+    samples = [make_sample(number) for number in people]
+    for number, sample in enumerate(samples):
+        sample["meta.json"] |= {"person": people[number]}
+    manifest = make_set(6)
+    write_shard(tmp_path, "train-000000.tar", "train", [encode(sample) for sample in samples])
+    found = reader(manifest, batch_size=6, others=["features.npy"], **limit)
+    batch = next(found.batches())
+    next_photo = {0: 2, 2: 4, 4: 0, 1: 5, 5: 1, 3: 3}  # cleo has one photo alone
+    for row, number in enumerate(numbers(batch)):
+        other = samples[next_photo[number]]["features.npy"]
+        np.testing.assert_array_equal(batch[f"{OTHER}features.npy"][row], other)
+        np.testing.assert_array_equal(batch["features.npy"][row], samples[number]["features.npy"])
+    assert f"{OTHER}identity.npy" not in batch
+
+
+@PATHS
+def test_other_photos_change_neither_order_nor_places(make_set: MakeSet, limit) -> None:
+    manifest = make_set(3, 5, 2)
+    assert order(manifest, 9, others=["features.npy"], **limit) == order(manifest, 9, **limit)
+    assert order(manifest, 4, 5, others=["features.npy"], **limit) == order(manifest, 9, **limit)[5:]

@@ -35,6 +35,7 @@ class Reader:
                 "features.npy": np.broadcast_to(numbers[:, None, None, None], (self.share, 2, 3, 4)).astype(
                     np.float16
                 ),
+                "other.features.npy": np.full((self.share, 2, 3, 4), -1, np.float16),
                 "latents.npy": np.broadcast_to(numbers[:, None, None, None], (self.share, 4, 2, 2)).astype(
                     np.float16
                 ),
@@ -122,6 +123,20 @@ def test_prompts_of_their_own_change_no_other_draw():
         if field.name not in ("input_ids", "word_positions"):
             assert torch.equal(getattr(plain, field.name), getattr(own, field.name)), field.name
     assert not torch.equal(plain.input_ids, own.input_ids)
+
+
+def test_a_share_of_the_samples_sees_another_photo_of_the_person():
+    features = joined(taken(feed(Reader(), pairs=0.5), 0, 50), "features")
+    paired = (features == -1).flatten(1).all(1)
+    assert 0.4 < paired.float().mean() < 0.6
+    own = joined(taken(feed(Reader()), 0, 50), "features")
+    assert torch.equal(features[~paired], own[~paired])
+
+
+def test_pairs_change_no_other_draw():
+    plain, pairs = (taken(feed(Reader(), pairs=share), 2, 1)[0].micro_batches[0] for share in (0, 1))
+    for field in fields(plain):
+        assert (field.name == "features") != torch.equal(getattr(plain, field.name), getattr(pairs, field.name))
 
 
 def test_noise_offset_is_constant_over_a_channel():

@@ -1,0 +1,129 @@
+"""Names: words that stand for a person, so that the UNet learns to draw who is meant, not only what is said.
+
+Stable Diffusion has met thousands of people by name, and PhotoVerse's pseudo-words live from that: they name
+somebody whom the frozen model can draw. The captions of this world name nobody, and a UNet that has heard of
+"long red hair" alone draws an average face below it whatever an adapter tells it. So some sentences say
+"a photo of S*" here, where S* is a name: `WORDS` embeddings that a small net makes of the person's own
+parameters. The net is thrown away with the training: the base is left with the ability, without the names.
+No face net has a part in it, so that nothing is learned from a judge.
+"""
+
+from dataclasses import asdict, fields
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from components.portraits.pretrain.people import People
+from components.portraits.world import Identity, draw_identity, prompt_for
+
+WORDS = 5
+"""Words of a name, as many as PhotoVerse has pseudo-words (m = 5)."""
+PLACE, NAME = "S*", -1
+
+
+def identity_codes(first: int, count: int) -> np.ndarray:
+    """Everything that makes each of the people: numbers scaled to about [-1, 1], choices as 0 and 1.
+
+    Args:
+        first: Identity seed of the first person.
+        count: How many.
+
+    Returns:
+        (count, n) float32; n is the same for any range of people.
+    """
+    return np.stack([_code(draw_identity(first + i)) for i in range(count)])
+
+
+def _code(identity: Identity) -> np.ndarray:
+    values: list[float] = []
+    for field in fields(Identity):
+        value = getattr(identity, field.name)
+        if field.name == "seed":
+            continue
+        if field.name == "moles":
+            values += [place for mole in (*value, (0.0, 0.0), (0.0, 0.0))[:2] for place in mole]
+        elif isinstance(value, str):
+            values += [float(value == choice) for choice in CHOICES[field.name]]
+        else:
+            low, high = RANGES[field.name]
+            values.append(2 * (float(value) - low) / (high - low) - 1)
+    return np.array(values, np.float32)
+
+
+def _seen(count: int = 2000) -> tuple[dict[str, tuple[float, float]], dict[str, tuple[str, ...]]]:
+    """Ranges of the numbers and the choices of the words, over some people of their own."""
+    people = [asdict(draw_identity(9_000_000 + i)) for i in range(count)]
+    columns = {name: [person[name] for person in people] for name in people[0] if name not in ("seed", "moles")}
+    words = {name: tuple(sorted(set(column))) for name, column in columns.items() if isinstance(column[0], str)}
+    ranges = {
+        name: (float(min(column)), float(max(column))) for name, column in columns.items() if name not in words
+    }
+    return ranges, words
+
+
+RANGES, CHOICES = _seen()
+
+
+class Names(nn.Module):
+    """Identity codes (B, n) -> names (B, WORDS, D), which begin as strange as words of the tower are.
+
+    Args:
+        inputs: n.
+        embeddings_VD: The text tower's token embeddings.
+    """
+
+    def __init__(self, inputs: int, embeddings_VD: torch.Tensor) -> None:
+        super().__init__()
+        width = embeddings_VD.shape[1]
+        self.net = nn.Sequential(
+            nn.Linear(inputs, 256), nn.SiLU(), nn.Linear(256, 256), nn.SiLU(), nn.Linear(256, WORDS * width)
+        )
+        self.norm = nn.LayerNorm(width)
+        nn.init.constant_(self.norm.weight, float(embeddings_VD.std()))
+        with torch.no_grad():
+            self.norm.bias.copy_(embeddings_VD.mean(0))
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        """Returns the embeddings of each person's name."""
+        return self.norm(self.net(codes).unflatten(-1, (WORDS, -1)).float())
+
+
+def said_of(people: People, index: int, rng: np.random.Generator) -> str:
+    """What belongs to the picture alone, with S* for who is seen, and sometimes a finer detail."""
+    seen, kind = people.attributes[index], rng.random()
+    if kind < 0.3:
+        return f"a photo of {PLACE}"
+    sentence = prompt_for(bool(seen["glasses"]), bool(seen["smile"]), str(seen["background"]))
+    if kind < 0.8:
+        return sentence
+    details = people.details[index]
+    return f"{sentence}, {details[int(rng.integers(len(details)))]}"
+
+
+def states_of(
+    text: CLIPTextModel, tokenizer: CLIPTokenizer, sentences: list[str], names_BWD: torch.Tensor
+) -> torch.Tensor:
+    """Last hidden states (B, L, D) of sentences, with each one's own name in the place of its S*."""
+    ids = torch.tensor([_spelled(tokenizer, sentence) for sentence in sentences])
+    named = ids == NAME
+    word = (named.long().cumsum(1) - 1).clamp(0, WORDS - 1)[..., None].expand(-1, -1, names_BWD.shape[-1])
+
+    def call_by_name(_module: nn.Module, _inputs: object, embeddings: torch.Tensor) -> torch.Tensor:
+        return torch.where(named[..., None], names_BWD.to(embeddings).gather(1, word), embeddings)
+
+    handle = text.get_input_embeddings().register_forward_hook(call_by_name)
+    try:
+        return text(input_ids=ids.clamp(min=0)).last_hidden_state
+    finally:
+        handle.remove()
+
+
+def _spelled(tokenizer: CLIPTokenizer, sentence: str) -> list[int]:
+    """Token ids of a sentence, padded to full length, with `WORDS` times `NAME` for S*."""
+    before, place, after = sentence.partition(PLACE)
+    said = [tokenizer(part, add_special_tokens=False).input_ids for part in (before, after)]
+    length = tokenizer.model_max_length
+    ids = [tokenizer.bos_token_id, *said[0], *[NAME] * (WORDS if place else 0), *said[1]][: length - 1]
+    return [*ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * (length - 1 - len(ids))]
