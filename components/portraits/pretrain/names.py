@@ -8,7 +8,8 @@ parameters. The net is thrown away with the training: the base is left with the 
 No face net has a part in it, so that nothing is learned from a judge.
 """
 
-from dataclasses import asdict, fields
+from dataclasses import asdict
+from functools import cache
 
 import numpy as np
 import torch
@@ -38,32 +39,27 @@ def identity_codes(first: int, count: int) -> np.ndarray:
 
 def _code(identity: Identity) -> np.ndarray:
     values: list[float] = []
-    for field in fields(Identity):
-        value = getattr(identity, field.name)
-        if field.name == "seed":
-            continue
-        if field.name == "moles":
+    for name, known in _known().items():
+        value = getattr(identity, name)
+        if name == "moles":
             values += [place for mole in (*value, (0.0, 0.0), (0.0, 0.0))[:2] for place in mole]
         elif isinstance(value, str):
-            values += [float(value == choice) for choice in CHOICES[field.name]]
+            values += [float(value == choice) for choice in known]
         else:
-            low, high = RANGES[field.name]
+            low, high = known
             values.append(2 * (float(value) - low) / (high - low) - 1)
     return np.array(values, np.float32)
 
 
-def _seen(count: int = 2000) -> tuple[dict[str, tuple[float, float]], dict[str, tuple[str, ...]]]:
-    """Ranges of the numbers and the choices of the words, over some people of their own."""
-    people = [asdict(draw_identity(9_000_000 + i)) for i in range(count)]
-    columns = {name: [person[name] for person in people] for name in people[0] if name not in ("seed", "moles")}
-    words = {name: tuple(sorted(set(column))) for name, column in columns.items() if isinstance(column[0], str)}
-    ranges = {
-        name: (float(min(column)), float(max(column))) for name, column in columns.items() if name not in words
+@cache
+def _known() -> dict[str, tuple]:
+    """For each parameter its choices, or its smallest and largest number, over some people of their own."""
+    people = [asdict(draw_identity(9_000_000 + i)) for i in range(2_000)]
+    columns = {name: [person[name] for person in people] for name in people[0] if name != "seed"}
+    return {
+        name: tuple(sorted(set(column))) if isinstance(column[0], str) else (min(column), max(column))
+        for name, column in columns.items()
     }
-    return ranges, words
-
-
-RANGES, CHOICES = _seen()
 
 
 class Names(nn.Module):

@@ -19,9 +19,9 @@ from components.portraits.architecture import build_scheduler, build_unet
 from components.portraits.pretrain.batches import face_weight, frame, to_m11, words
 from components.portraits.pretrain.clip import load_text_encoder, load_tokenizer
 from components.portraits.pretrain.fit import Task, fit
-from components.portraits.pretrain.measure import generation_figures
-from components.portraits.pretrain.names import Names, identity_codes, said_of, states_of
-from components.portraits.pretrain.people import TRAIN_START, People
+from components.portraits.pretrain.measure import GALLERY, generation_figures, name_figures
+from components.portraits.pretrain.names import PLACE, Names, identity_codes, said_of, states_of
+from components.portraits.pretrain.people import HELDOUT_START, TRAIN_START, People
 from components.portraits.pretrain.workshop import Workshop, save_half
 
 EMPTY = 0.1
@@ -53,7 +53,8 @@ def train_unet(shop: Workshop) -> dict[str, float]:
     scheduler: Any = DDPMScheduler.from_config(build_scheduler().config)
     (latents, weights), batch = cached_latents(shop), shop.config.unet.batch
     codes = torch.from_numpy(identity_codes(TRAIN_START, shop.people.count))
-    names = Names(codes.shape[1], text.get_input_embeddings().weight)
+    embeddings: Any = text.get_input_embeddings()
+    names = Names(codes.shape[1], embeddings.weight)
 
     def loss(rng: np.random.Generator, done: float) -> dict[str, torch.Tensor]:
         picked = shop.picks(rng, batch)
@@ -77,7 +78,18 @@ def train_unet(shop: Workshop) -> dict[str, float]:
     task = Task("unet", nn.ModuleDict({"unet": unet, "names": names}), loss, look)
     fit(task, shop.config.unet, shop.work / "checkpoints", shop.seed("unet"), shop.config.save_every)
     save_half(unet, shop.out / "unet")
-    return generation_figures(shop)
+    called = named_pictures(shop, names, min(GALLERY, shop.heldout.count))
+    return generation_figures(shop) | name_figures(shop, called)
+
+
+@torch.no_grad()
+def named_pictures(shop: Workshop, names: Names, count: int) -> np.ndarray:
+    """A picture (count, S, S, 3) of each of the first held-out people, called by name and no more."""
+    pipeline = load_pipeline(shop.out)
+    text, tokenizer = pipeline.text_encoder, pipeline.tokenizer
+    codes = torch.from_numpy(identity_codes(HELDOUT_START, count))
+    said = states_of(text, tokenizer, [f"a photo of {PLACE}"] * count, names(codes))
+    return sample(pipeline, list(said), 2, shop.config.sample_steps)
 
 
 def sentence(people: People, index: int, rng: np.random.Generator) -> str:
@@ -153,15 +165,27 @@ def load_pipeline(base: Path, unet: nn.Module | None = None) -> Any:
 
 @torch.no_grad()
 def sample(
-    pipeline: Any, prompts: list[str], seed: int, steps: int = 20, guidance: float = SAMPLE_GUIDANCE
+    pipeline: Any,
+    prompts: list[str] | list[torch.Tensor],
+    seed: int,
+    steps: int = 20,
+    guidance: float = SAMPLE_GUIDANCE,
 ) -> np.ndarray:
-    """Pictures (B, H, W, 3) uint8, one a prompt; picture i depends on (seed, i) alone."""
+    """Pictures (B, H, W, 3) uint8, one a prompt; picture i depends on (seed, i) alone.
+
+    Args:
+        pipeline: Stock.
+        prompts: Sentences, or their last hidden states (L, D).
+        seed: Root of the starting noise.
+        steps: Denoising steps.
+        guidance: Guidance scale.
+    """
     pictures = []
     for start in range(0, len(prompts), 50):
         some = prompts[start : start + 50]
         generators = [torch.Generator().manual_seed(seed * 1_000_003 + start + i) for i in range(len(some))]
         images = pipeline(
-            some,
+            **_asked(pipeline, some),
             num_inference_steps=steps,
             guidance_scale=guidance,
             generator=generators,
@@ -169,3 +193,11 @@ def sample(
         ).images
         pictures.append((images * 255).round().astype(np.uint8))
     return np.concatenate(pictures)
+
+
+def _asked(pipeline: Any, prompts: list[str] | list[torch.Tensor]) -> dict[str, Any]:
+    """The pipeline's arguments for sentences, or for their states."""
+    if isinstance(prompts[0], str):
+        return {"prompt": prompts}
+    empty, _ = pipeline.encode_prompt("", "cpu", len(prompts), False)
+    return {"prompt_embeds": torch.stack(prompts), "negative_prompt_embeds": empty}

@@ -136,7 +136,9 @@ def test_a_share_of_the_samples_sees_another_photo_of_the_person():
 def test_pairs_change_no_other_draw():
     plain, pairs = (taken(feed(Reader(), pairs=share), 2, 1)[0].micro_batches[0] for share in (0, 1))
     for field in fields(plain):
-        assert (field.name == "features") != torch.equal(getattr(plain, field.name), getattr(pairs, field.name))
+        assert (field.name == "features") != torch.equal(
+            getattr(plain, field.name), getattr(pairs, field.name)
+        )
 
 
 def test_noise_offset_is_constant_over_a_channel():
