@@ -106,6 +106,10 @@ def write_card(base: Path, config: PretrainConfig) -> Path:
 
 
 _TAIL = """
+Half of the sentences of the UNet's training called the person by a name: five words made from the
+parameters of who is drawn (`components/portraits/pretrain/names.py`). The base holds no names; held-out
+people were never called by one, and "people called by name" says what the UNet can be told of somebody new.
+
 How measured: background, glasses, hair colour and smile of generated pictures are read by the classifier in
 `attributes/`, whose own accuracy on drawn held-out people stands in the table; prompts are captions of
 held-out people, so a picture must obey all of its caption at once. The two face nets differ in

@@ -101,13 +101,23 @@ def sentence(people: People, index: int, rng: np.random.Generator) -> str:
 
 
 def start_unet(shop: Workshop) -> Any:
-    """An untrained UNet, or the base folder's own where the config says to go on from it; float32."""
+    """An untrained UNet, or one that goes on from the base folder's where the config says so; float32.
+
+    The base folder's may lack blocks that the architecture has: these begin without a voice (their last layer
+    is zero), so that the UNet gives at first what the one before gave.
+    """
+    unet = build_unet(shop.config.architecture)
     if not shop.config.go_on:
-        return build_unet(shop.config.architecture)
+        return unet
     logger.info("unet begins with the weights of %s", shop.out)
-    return UNet2DConditionModel.from_pretrained(
+    before: Any = UNet2DConditionModel.from_pretrained(
         shop.out / "unet", torch_dtype=torch.float32, local_files_only=True
     )
+    new = unet.load_state_dict(before.state_dict(), strict=False).missing_keys
+    for name, parameter in unet.named_parameters():
+        if name in new and ".proj_out." in name:
+            nn.init.zeros_(parameter)
+    return unet
 
 
 def stratified_timesteps(rng: np.random.Generator, batch: int, count: int) -> torch.Tensor:

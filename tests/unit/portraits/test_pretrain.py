@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import UNet2DConditionModel
 from torch import nn
 
 from components.portraits.config import VaeArchitecture
@@ -24,6 +25,7 @@ from components.portraits.pretrain.fit import Task, fit
 from components.portraits.pretrain.make import make_base, open_workshop
 from components.portraits.pretrain.measure import equal_error_rate, top1
 from components.portraits.pretrain.people import load_people
+from components.portraits.pretrain.unet import start_unet
 from components.portraits.pretrain.vae import aligned, face_weight
 from tests.factories import TINY
 
@@ -232,6 +234,20 @@ def test_a_mouth_may_count_more(shop):
     assert weight.mean().item() == pytest.approx(1, abs=1e-5)
     most = np.array(np.unravel_index((weight / plain).argmax(), weight.shape))[::-1]
     assert np.abs(most - landmarks[0, 3:].mean(0)).max() < 2  # the face's own bell falls towards the chin
+
+
+@torch.no_grad()
+def test_a_unet_with_more_attention_goes_on_from_one_with_less(made):
+    before = UNet2DConditionModel.from_pretrained(made[1] / "unet", torch_dtype=torch.float32)
+    sizes = SIZES.unet.model_copy(update={"attention_levels": (True, True)})
+    more = SIZES.model_copy(update={"unet": sizes})
+    config = SMALL.model_copy(update={"architecture": more, "go_on": True})
+    after = start_unet(open_workshop(config, made[0], made[1]))
+    assert len(after.attn_processors) > len(before.attn_processors)
+    latents = torch.randn(2, SIZES.vae.latent_channels, SIZES.latent_size, SIZES.latent_size)
+    states = torch.randn(2, 7, SIZES.text.width)
+    given = (latents, torch.tensor([10, 900]), states)
+    torch.testing.assert_close(after(*given).sample, before(*given).sample)
 
 
 def test_words_fit_the_tokenizer(made, shop):
