@@ -101,7 +101,10 @@ def said_of(people: People, index: int, rng: np.random.Generator) -> str:
 def states_of(
     text: CLIPTextModel, tokenizer: CLIPTokenizer, sentences: list[str], names_BWD: torch.Tensor
 ) -> torch.Tensor:
-    """Last hidden states (B, L, D) of sentences, with each one's own name in the place of its S*."""
+    """Last hidden states (B, L, D) of sentences, with each one's own name in the place of its S*.
+
+    What `components.model` does with pseudo-words; this room stands on `core` alone.
+    """
     ids = torch.tensor([_spelled(tokenizer, sentence) for sentence in sentences])
     named = ids == NAME
     word = (named.long().cumsum(1) - 1).clamp(0, WORDS - 1)[..., None].expand(-1, -1, names_BWD.shape[-1])

@@ -105,6 +105,9 @@ def start_unet(shop: Workshop) -> Any:
 
     The base folder's may lack blocks that the architecture has: these begin without a voice (their last layer
     is zero), so that the UNet gives at first what the one before gave.
+
+    Raises:
+        ValueError: The base folder's has blocks that the architecture lacks.
     """
     unet = build_unet(shop.config.architecture)
     if not shop.config.go_on:
@@ -113,7 +116,12 @@ def start_unet(shop: Workshop) -> Any:
     before: Any = UNet2DConditionModel.from_pretrained(
         shop.out / "unet", torch_dtype=torch.float32, local_files_only=True
     )
-    new = unet.load_state_dict(before.state_dict(), strict=False).missing_keys
+    new, lost = unet.load_state_dict(before.state_dict(), strict=False)
+    if lost:
+        raise ValueError(
+            f"the UNet in {shop.out} has {len(lost)} weights that the architecture has no place for, first "
+            f"{lost[0]}: give it all blocks of that one, or train without --go-on"
+        )
     for name, parameter in unet.named_parameters():
         if name in new and ".proj_out." in name:
             nn.init.zeros_(parameter)

@@ -248,6 +248,9 @@ def test_a_unet_with_more_attention_goes_on_from_one_with_less(made):
     states = torch.randn(2, 7, SIZES.text.width)
     given = (latents, torch.tensor([10, 900]), states)
     torch.testing.assert_close(after(*given).sample, before(*given).sample)
+    less = SIZES.model_copy(update={"unet": sizes.model_copy(update={"attention_levels": (False, False)})})
+    with pytest.raises(ValueError, match="weights that the architecture has no place for"):
+        start_unet(open_workshop(config.model_copy(update={"architecture": less}), made[0], made[1]))
 
 
 def test_words_fit_the_tokenizer(made, shop):
