@@ -65,13 +65,14 @@ def frame(
     ).astype(np.float32)
 
 
-def face_weight(landmarks_xy: np.ndarray, size: int, mouth: float = 0.0) -> torch.Tensor:
+def face_weight(landmarks_xy: np.ndarray, size: int, mouth: float = 0.0, eyes: float = 0.0) -> torch.Tensor:
     """What each place of a picture, or of its latents, counts in a loss.
 
     Args:
         landmarks_xy: (B, 5, 2), in places of the result.
         size: Side of the result.
         mouth: How much more the mouth counts than a place outside the face.
+        eyes: How much more each eye counts.
 
     Returns:
         (B, 1, size, size) of mean 1: heaviest in the middle of the face, falling around it.
@@ -82,6 +83,9 @@ def face_weight(landmarks_xy: np.ndarray, size: int, mouth: float = 0.0) -> torc
     if mouth:
         width = (points[:, 4] - points[:, 3]).norm(dim=1)
         weight = weight + mouth * _bell(points[:, 3:].mean(1), width / 2 + 0.5, size)
+    if eyes:
+        radius = (points[:, 1] - points[:, 0]).norm(dim=1) / 5 + 0.5
+        weight = weight + eyes * (_bell(points[:, 0], radius, size) + _bell(points[:, 1], radius, size))
     return (weight / weight.mean(dim=(1, 2), keepdim=True))[:, None]
 
 

@@ -50,6 +50,7 @@ _ROWS: tuple[_Row, ...] = (
     ("vision", "CLIP goes on: same person by a masked crop, top-1 of 100", "person_top1", _percent, ""),
     ("text", "text tower goes on: picture to caption, top-1 of 100", "image_to_text_top1", _percent, "60%"),
     ("text", "text tower goes on: caption to picture, top-1 of 100", "text_to_image_top1", _percent, "60%"),
+    ("text", "text tower: share of a name's person that its states do not tell", "names_lost", _percent, ""),
     ("unet", "UNet: face found by CenterFace", "face_found", _percent, "97%"),
     ("unet", "the same on drawn pictures", "face_found_drawn", _percent, ""),
     ("unet", "UNet: obeys background colour", "background", _percent, "95%"),
@@ -106,9 +107,10 @@ def write_card(base: Path, config: PretrainConfig) -> Path:
 
 
 _TAIL = """
-Half of the sentences of the UNet's training called the person by a name: five words made from the
-parameters of who is drawn (`components/portraits/pretrain/names.py`). The base holds no names; held-out
-people were never called by one, and "people called by name" says what the UNet can be told of somebody new.
+Two in three sentences of the UNet's training called the person by a name: five words made from the
+parameters of who is drawn (`components/portraits/pretrain/names.py`), which the text tower had learned to
+let through. The base holds no names; held-out people were never called by one, and "people called by name"
+says what the UNet can be told of somebody new.
 
 How measured: background, glasses, hair colour and smile of generated pictures are read by the classifier in
 `attributes/`, whose own accuracy on drawn held-out people stands in the table; prompts are captions of

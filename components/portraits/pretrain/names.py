@@ -4,15 +4,18 @@ Stable Diffusion has met thousands of people by name, and PhotoVerse's pseudo-wo
 somebody whom the frozen model can draw. The captions of this world name nobody, and a UNet that has heard of
 "long red hair" alone draws an average face below it whatever an adapter tells it. So some sentences say
 "a photo of S*" here, where S* is a name: `WORDS` embeddings that a small net makes of the person's own
-parameters. The net is thrown away with the training: the base is left with the ability, without the names.
-No face net has a part in it, so that nothing is learned from a judge.
+parameters. First the text tower learns to let names through (`text.py`), and the net with it; then the UNet
+learns to draw who is called. The net is thrown away with the training: the base is left with the ability,
+without the names. No face net has a part in it, so that nothing is learned from a judge.
 """
 
 from dataclasses import asdict
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import safe_open
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -98,14 +101,29 @@ def said_of(people: People, index: int, rng: np.random.Generator) -> str:
     return f"{sentence}, {details[int(rng.integers(len(details)))]}"
 
 
-def states_of(
-    text: CLIPTextModel, tokenizer: CLIPTokenizer, sentences: list[str], names_BWD: torch.Tensor
-) -> torch.Tensor:
-    """Last hidden states (B, L, D) of sentences, with each one's own name in the place of its S*.
+def load_names(checkpoint: Path, inputs: int, embeddings_VD: torch.Tensor) -> Names:
+    """The net that the text tower was trained with, frozen.
+
+    Raises:
+        FileNotFoundError: The tower was not trained in this work folder.
+    """
+    if not checkpoint.is_file():
+        raise FileNotFoundError(
+            f"{checkpoint} is missing: the UNet calls people by names that the text tower learned to let "
+            "through; train both parts in one --work folder (--parts text,unet)"
+        )
+    names, prefix = Names(inputs, embeddings_VD), "weights.head.names.net."
+    with safe_open(checkpoint, "pt") as file:
+        keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 - not a mapping
+        names.load_state_dict({key.removeprefix(prefix): file.get_tensor(key) for key in keys})
+    return names.eval().requires_grad_(False)
+
+
+def states_of(text: CLIPTextModel, ids: torch.Tensor, names_BWD: torch.Tensor) -> torch.Tensor:
+    """Last hidden states (B, L, D) of `spelled` sentences, with each one's own name in the place of its S*.
 
     What `components.model` does with pseudo-words; this room stands on `core` alone.
     """
-    ids = torch.tensor([_spelled(tokenizer, sentence) for sentence in sentences])
     named = ids == NAME
     word = (named.long().cumsum(1) - 1).clamp(0, WORDS - 1)[..., None].expand(-1, -1, names_BWD.shape[-1])
 
@@ -119,8 +137,12 @@ def states_of(
         handle.remove()
 
 
+def spelled(tokenizer: CLIPTokenizer, sentences: list[str]) -> torch.Tensor:
+    """Token ids (B, L) of sentences, padded to full length, with `WORDS` times `NAME` for S*."""
+    return torch.tensor([_spelled(tokenizer, sentence) for sentence in sentences])
+
+
 def _spelled(tokenizer: CLIPTokenizer, sentence: str) -> list[int]:
-    """Token ids of a sentence, padded to full length, with `WORDS` times `NAME` for S*."""
     before, place, after = sentence.partition(PLACE)
     said = [tokenizer(part, add_special_tokens=False).input_ids for part in (before, after)]
     length = tokenizer.model_max_length

@@ -1,8 +1,9 @@
 """Trains the UNet: text to latents, v-prediction with zero terminal SNR, one sentence in ten left empty.
 
 Latents of all training pictures are made once and kept on disk; sentences are drawn anew at each step. The
-loss counts more in the face, as the autoencoder's does, and most at the mouth: without that, glasses, beards
-and smiles, which change a few latents, cost so little that the UNet draws them whatever the sentence says.
+loss counts more in the face, as the autoencoder's does, and most at eyes and mouth: without that, glasses,
+beards and smiles, which change a few latents, cost so little that the UNet draws them whatever the sentence
+says.
 """
 
 import logging
@@ -20,17 +21,27 @@ from components.portraits.pretrain.batches import face_weight, frame, to_m11, wo
 from components.portraits.pretrain.clip import load_text_encoder, load_tokenizer
 from components.portraits.pretrain.fit import Task, fit
 from components.portraits.pretrain.measure import GALLERY, generation_figures, name_figures
-from components.portraits.pretrain.names import PLACE, Names, identity_codes, said_of, states_of
+from components.portraits.pretrain.names import (
+    PLACE,
+    Names,
+    identity_codes,
+    load_names,
+    said_of,
+    spelled,
+    states_of,
+)
 from components.portraits.pretrain.people import HELDOUT_START, TRAIN_START, People
 from components.portraits.pretrain.workshop import Workshop, save_half
 
 EMPTY = 0.1
 """Share of sentences left empty, for classifier-free guidance."""
-NAMED = 0.5
+NAMED = 0.65
 """Share of sentences that call the person by name (`names.py`)."""
 SAMPLE_GUIDANCE = 3.0
 MOUTH_WEIGHT = 12.0
 """A smile is four latents of 256."""
+EYES_WEIGHT = 6.0
+"""An eye is two, and its colour, width and brow tell people apart."""
 PROMPTS = (
     "a photo of a woman with long red hair and glasses, smiling, on a blue background",
     "a photo of a man with short black hair and a full beard, on a yellow background",
@@ -54,12 +65,13 @@ def train_unet(shop: Workshop) -> dict[str, float]:
     (latents, weights), batch = cached_latents(shop), shop.config.unet.batch
     codes = torch.from_numpy(identity_codes(TRAIN_START, shop.people.count))
     embeddings: Any = text.get_input_embeddings()
-    names = Names(codes.shape[1], embeddings.weight)
+    names = load_names(shop.work / "checkpoints" / "text.safetensors", codes.shape[1], embeddings.weight)
 
     def loss(rng: np.random.Generator, done: float) -> dict[str, torch.Tensor]:
         picked = shop.picks(rng, batch)
-        called = names(codes[picked // shop.people.views])
-        said = states_of(text, tokenizer, [sentence(shop.people, index, rng) for index in picked], called)
+        with torch.no_grad():
+            ids = spelled(tokenizer, [sentence(shop.people, index, rng) for index in picked])
+            said = states_of(text, ids, names(codes[picked // shop.people.views]))
         clean = torch.from_numpy(latents[picked]).float()
         noise = torch.randn_like(clean)
         timesteps = stratified_timesteps(rng, batch, scheduler.config.num_train_timesteps)
@@ -75,7 +87,7 @@ def train_unet(shop: Workshop) -> dict[str, float]:
         pipeline = load_pipeline(shop.out, unet)
         shop.save_grid(f"unet-{name}", sample(pipeline, [*PROMPTS, *PROMPTS], 0, shop.config.sample_steps))
 
-    task = Task("unet", nn.ModuleDict({"unet": unet, "names": names}), loss, look)
+    task = Task("unet", nn.ModuleDict({"unet": unet}), loss, look)
     fit(task, shop.config.unet, shop.work / "checkpoints", shop.seed("unet"), shop.config.save_every)
     save_half(unet, shop.out / "unet")
     called = named_pictures(shop, names, min(GALLERY, shop.heldout.count))
@@ -88,7 +100,7 @@ def named_pictures(shop: Workshop, names: Names, count: int) -> np.ndarray:
     pipeline = load_pipeline(shop.out)
     text, tokenizer = pipeline.text_encoder, pipeline.tokenizer
     codes = torch.from_numpy(identity_codes(HELDOUT_START, count))
-    said = states_of(text, tokenizer, [f"a photo of {PLACE}"] * count, names(codes))
+    said = states_of(text, spelled(tokenizer, [f"a photo of {PLACE}"] * count), names(codes))
     return sample(pipeline, list(said), 2, shop.config.sample_steps)
 
 
@@ -141,7 +153,8 @@ def cached_latents(shop: Workshop) -> tuple[np.ndarray, np.ndarray]:
         float16 (N, C, h, w) latents and (N, 1, h, w) weights of mean 1, see `face_weight`.
     """
     mark = sha256_folder(shop.out / "vae")[:12]
-    paths = shop.work / f"latents-{mark}.npy", shop.work / f"weights-{mark}-{MOUTH_WEIGHT:g}.npy"
+    weights = f"weights-{mark}-{MOUTH_WEIGHT:g}-{EYES_WEIGHT:g}.npy"
+    paths = shop.work / f"latents-{mark}.npy", shop.work / weights
     if not all(path.is_file() for path in paths):
         for path, array in zip(paths, _encode_all(shop), strict=True):
             with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -159,7 +172,7 @@ def _encode_all(shop: Workshop) -> tuple[np.ndarray, np.ndarray]:
             encoded = vae.encode(to_m11([picture for picture, _ in frames])).latent_dist.sample()
             latents.append((encoded * vae.config.scaling_factor).half().numpy())
             shrink, places = encoded.shape[-1] / shop.size, np.stack([landmarks for _, landmarks in frames])
-            weight = face_weight((places + 0.5) * shrink - 0.5, encoded.shape[-1], MOUTH_WEIGHT)
+            weight = face_weight((places + 0.5) * shrink - 0.5, encoded.shape[-1], MOUTH_WEIGHT, EYES_WEIGHT)
             weights.append(weight.half().numpy())
             progress.advance(len(indices))
     return np.concatenate(latents), np.concatenate(weights)

@@ -12,9 +12,10 @@ from components.portraits.pretrain.names import (
     NAME,
     WORDS,
     Names,
-    _spelled,
     identity_codes,
+    load_names,
     said_of,
+    spelled,
     states_of,
 )
 from components.portraits.pretrain.people import TRAIN_START, load_people
@@ -48,20 +49,21 @@ def test_a_sentence_without_a_name_has_its_usual_states(tower):
     sentences = ["", "a photo of a man with short black hair, on a red background"]
     names = torch.randn(2, WORDS, text.config.hidden_size)
     plain = text(**tokenize(tokenizer, sentences)).last_hidden_state
-    assert torch.equal(states_of(text, tokenizer, sentences, names), plain)
+    assert torch.equal(states_of(text, spelled(tokenizer, sentences), names), plain)
 
 
 def test_a_name_stands_where_the_sentence_says_and_only_its_own_counts(tower):
     text, tokenizer = tower
     sentences = ["a photo of S*, smiling", "a photo of S*, on a red background"]
-    ids = _spelled(tokenizer, sentences[0])
+    all_ids = spelled(tokenizer, sentences)
+    ids = all_ids[0].tolist()
     assert ids[4 : 4 + WORDS] == [NAME] * WORDS
     assert ids.count(NAME) == WORDS
     assert len(ids) == tokenizer.model_max_length
     names = torch.randn(2, WORDS, text.config.hidden_size)
     other = names.clone()
     other[1] += 1
-    before, after = (states_of(text, tokenizer, sentences, called) for called in (names, other))
+    before, after = (states_of(text, all_ids, called) for called in (names, other))
     assert torch.equal(before[0], after[0])
     assert torch.equal(before[1, :4], after[1, :4])  # causal: what comes before the name does not hear it
     assert not torch.allclose(before[1, 4:], after[1, 4:])
@@ -70,7 +72,7 @@ def test_a_name_stands_where_the_sentence_says_and_only_its_own_counts(tower):
 def test_names_learn_through_the_frozen_tower(tower):
     text, tokenizer = tower
     names = torch.randn(1, WORDS, text.config.hidden_size, requires_grad=True)
-    states_of(text, tokenizer, ["a photo of S*"], names).square().mean().backward()
+    states_of(text, spelled(tokenizer, ["a photo of S*"]), names).square().mean().backward()
     assert names.grad is not None
     assert (names.grad.abs().sum(-1) > 0).all()  # each of the words
 
@@ -88,3 +90,8 @@ def test_what_is_said_beside_a_name_is_of_the_picture(tmp_path):
         assert all(f"{facts['background']} background" in sentence for sentence in placed)
         assert all(("smiling" in sentence) == facts["smile"] for sentence in placed)
     assert "a photo of S*" in said
+
+
+def test_without_the_text_towers_names_the_error_says_what_to_train(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"text.*train both parts in one --work folder"):
+        load_names(tmp_path / "text.safetensors", 3, torch.zeros(4, 8))

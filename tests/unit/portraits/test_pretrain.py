@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
 from torch import nn
 
 from components.portraits.config import VaeArchitecture
@@ -24,7 +25,8 @@ from components.portraits.pretrain.config import PARTS, Budget
 from components.portraits.pretrain.fit import Task, fit
 from components.portraits.pretrain.make import make_base, open_workshop
 from components.portraits.pretrain.measure import equal_error_rate, top1
-from components.portraits.pretrain.people import load_people
+from components.portraits.pretrain.names import identity_codes, load_names
+from components.portraits.pretrain.people import TRAIN_START, load_people
 from components.portraits.pretrain.unet import start_unet
 from components.portraits.pretrain.vae import aligned, face_weight
 from tests.factories import TINY
@@ -95,7 +97,6 @@ def test_figures_are_measured_and_written_into_the_card(made):
 
 def test_trained_base_is_half_precision_and_draws_with_the_stock_pipeline(made):
     from diffusers import StableDiffusionPipeline
-    from safetensors.torch import load_file
 
     out = made[1]
     weights = load_file(out / "unet" / "diffusion_pytorch_model.safetensors")
@@ -234,6 +235,31 @@ def test_a_mouth_may_count_more(shop):
     assert weight.mean().item() == pytest.approx(1, abs=1e-5)
     most = np.array(np.unravel_index((weight / plain).argmax(), weight.shape))[::-1]
     assert np.abs(most - landmarks[0, 3:].mean(0)).max() < 2  # the face's own bell falls towards the chin
+
+
+def test_eyes_may_count_more(shop):
+    landmarks = shop.people.landmarks[:2]
+    plain, weight = (face_weight(landmarks, 64, eyes=eyes)[0, 0] for eyes in (0.0, 6.0))
+    assert weight.mean().item() == pytest.approx(1, abs=1e-5)
+    places = np.argsort((weight / plain).numpy().ravel())[-8:]
+    for most in np.array(np.unravel_index(places, weight.shape))[::-1].T:
+        assert np.abs(most - landmarks[0, :2]).max(1).min() < 3
+
+
+def test_the_text_tower_learns_to_let_names_through(made):
+    rows = [json.loads(row) for row in (made[0] / "losses" / "text.jsonl").read_text().splitlines()]
+    values = [row["names"] for row in rows]
+    assert np.mean(values[-6:]) < 0.8 * np.mean(values[:6])
+
+
+def test_the_unet_calls_people_by_the_names_that_the_tower_learned_with(made):
+    codes = torch.from_numpy(identity_codes(TRAIN_START, 8))
+    embeddings = torch.zeros(4, SIZES.text.width)
+    checkpoint = made[0] / "checkpoints" / "text.safetensors"
+    names = load_names(checkpoint, codes.shape[1], embeddings)
+    assert not any(parameter.requires_grad for parameter in names.parameters())
+    kept = load_file(checkpoint)["weights.head.names.net.net.0.weight"]
+    assert torch.equal(names.net[0].weight, kept)
 
 
 @torch.no_grad()
