@@ -144,7 +144,7 @@ def spelled(tokenizer: CLIPTokenizer, sentences: list[str]) -> torch.Tensor:
 
 def _spelled(tokenizer: CLIPTokenizer, sentence: str) -> list[int]:
     before, place, after = sentence.partition(PLACE)
-    said = [tokenizer(part, add_special_tokens=False).input_ids for part in (before, after)]
+    said = [tokenizer(part, add_special_tokens=False, truncation=True).input_ids for part in (before, after)]
     length = tokenizer.model_max_length
     ids = [tokenizer.bos_token_id, *said[0], *[NAME] * (WORDS if place else 0), *said[1]][: length - 1]
     return [*ids, tokenizer.eos_token_id, *[tokenizer.pad_token_id] * (length - 1 - len(ids))]

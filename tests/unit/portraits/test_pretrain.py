@@ -27,7 +27,7 @@ from components.portraits.pretrain.make import make_base, open_workshop
 from components.portraits.pretrain.measure import equal_error_rate, top1
 from components.portraits.pretrain.names import identity_codes, load_names
 from components.portraits.pretrain.people import TRAIN_START, load_people
-from components.portraits.pretrain.unet import start_unet
+from components.portraits.pretrain.unet import detail_weight, draw_timesteps, start_unet
 from components.portraits.pretrain.vae import aligned, face_weight
 from tests.factories import TINY
 
@@ -244,6 +244,23 @@ def test_eyes_may_count_more(shop):
     places = np.argsort((weight / plain).numpy().ravel())[-8:]
     for most in np.array(np.unravel_index(places, weight.shape))[::-1].T:
         assert np.abs(most - landmarks[0, :2]).max(1).min() < 3
+
+
+def test_timesteps_cover_the_schedule_and_favour_its_middle():
+    drawn = np.concatenate([draw_timesteps(np.random.default_rng(i), 32, 1000).numpy() for i in range(200)])
+    assert drawn.min() >= 0
+    assert drawn.max() < 1000
+    share = np.histogram(drawn, 10, (0, 1000))[0] / len(drawn)
+    assert share.min() > 0.04  # colours are decided at the very end
+    assert share[3:6].sum() > 1.3 * 0.3
+
+
+def test_fine_latents_count_more_below_noise_and_alike_without():
+    variances = torch.tensor([8.0, 0.04])
+    weight = detail_weight(torch.tensor([1.0, 0.0]), variances)
+    assert weight.shape == (2, 2, 1, 1)
+    assert torch.allclose(weight[0].flatten(), torch.ones(2))
+    assert torch.allclose(weight[1].flatten(), variances**-0.5)
 
 
 def test_the_text_tower_learns_to_let_names_through(made):
