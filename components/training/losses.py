@@ -116,10 +116,10 @@ def min_snr_weights(snr_B: Tensor, gamma: float, prediction_type: str) -> Tensor
 def detail_weights(alpha_bar_B: Tensor, variances_C: Tensor) -> Tensor:
     """Returns (B, C): what each latent channel counts, more for a fine one where noise hides it.
 
-    A channel of variance s that nothing tells of costs v-prediction s / (alpha_bar s + 1 - alpha_bar). Where
-    channels differ a hundredfold, as principal components do, the coarsest is nearly all of the loss, and eyes
-    are in the fine ones. The weight is the root of that cost's inverse: 1 for a channel of variance 1, and
-    for all without noise. Not in the paper, whose base has four channels alike.
+    A channel of variance s that nothing tells of costs v-prediction s / (alpha_bar s + 1 - alpha_bar).
+    Where channels differ a hundredfold, as principal components do, the coarsest is nearly all of the loss,
+    and eyes are in the fine ones. The weight is the root of that cost's inverse: 1 for a channel of
+    variance 1, and for all without noise. Not in the paper, whose base has four channels alike.
 
     Args:
         alpha_bar_B: Cumulated alpha at each sample's timestep.

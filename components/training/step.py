@@ -97,8 +97,8 @@ class Objective:
             return None
         if len(variances) != channels:
             raise ValueError(
-                f"train.losses.latent_variances has {len(variances)} numbers, the base's latents have {channels} "
-                "channels: give one a channel, or none"
+                f"train.losses.latent_variances has {len(variances)} numbers, the base's latents have "
+                f"{channels} channels: give one a channel, or none"
             )
         alpha_bar = self.noise_scheduler.alphas_cumprod.to(timesteps.device).float()[timesteps]
         return detail_weights(alpha_bar, alpha_bar.new_tensor(variances))
