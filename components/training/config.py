@@ -1,6 +1,6 @@
 """Settings of training; defaults are the paper's recipe where it states one (PhotoVerse, experiments)."""
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -45,9 +45,6 @@ class LossConfig(StrictConfig):
         lambda_visual: Weight of mean|V_S| (Eq. 6).
         min_snr_gamma: Clamps the loss weight of easy timesteps (Min-SNR); None weighs all alike, as the
             paper.
-        latent_variances: Of each latent channel of the base, after scaling. Given, channels count by
-            `detail_weights`; without, all count alike, as in the paper. For v-prediction, and a base whose
-            channels differ much.
         noise_offset: Strength of noise that is constant over a latent channel; 0 is the paper's.
         timestep_sampling: "uniform" draws each sample's timestep on its own; "stratified" spreads the
             global batch evenly over the schedule, which lowers the variance of the loss and keeps its mean.
@@ -56,7 +53,6 @@ class LossConfig(StrictConfig):
     lambda_text: float = Field(default=0.01, ge=0)
     lambda_visual: float = Field(default=0.001, ge=0)
     min_snr_gamma: float | None = Field(default=None, gt=0)
-    latent_variances: tuple[Annotated[float, Field(gt=0)], ...] = ()
     noise_offset: float = Field(default=0.0, ge=0, le=1)
     timestep_sampling: Literal["uniform", "stratified"] = "uniform"
 

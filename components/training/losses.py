@@ -18,21 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def eq2_diffusion_loss(
-    prediction_BChw: Tensor, target_BChw: Tensor, weights_BC: Tensor | None = None
-) -> Tensor:
-    """Returns (B,): mean squared error (PhotoVerse Eq. 2, L_diffusion), in float32 at least.
-
-    Args:
-        prediction_BChw: Of the UNet.
-        target_BChw: What it should be.
-        weights_BC: Of each channel, see `detail_weights`; None weighs all alike, as the paper.
-    """
+def eq2_diffusion_loss(prediction_BChw: Tensor, target_BChw: Tensor) -> Tensor:
+    """Returns (B,): mean squared error (PhotoVerse Eq. 2, L_diffusion), in float32 at least."""
     high = torch.promote_types(prediction_BChw.dtype, torch.float32)
-    squared = (prediction_BChw.to(high) - target_BChw.to(high)).square()
-    if weights_BC is not None:
-        squared = weights_BC[..., None, None] * squared
-    return squared.flatten(1).mean(dim=1)
+    return (prediction_BChw.to(high) - target_BChw.to(high)).square().flatten(1).mean(dim=1)
 
 
 def eq7_face_loss(reference_BD: Tensor, embedding_BD: Tensor) -> Tensor:
@@ -111,19 +100,3 @@ def min_snr_weights(snr_B: Tensor, gamma: float, prediction_type: str) -> Tensor
     if prediction_type == "sample":
         return clipped
     raise ValueError(f"prediction type {prediction_type!r} is not known: epsilon, v_prediction or sample")
-
-
-def detail_weights(alpha_bar_B: Tensor, variances_C: Tensor) -> Tensor:
-    """Returns (B, C): what each latent channel counts, more for a fine one where noise hides it.
-
-    A channel of variance s that nothing tells of costs v-prediction s / (alpha_bar s + 1 - alpha_bar).
-    Where channels differ a hundredfold, as principal components do, the coarsest is nearly all of the loss,
-    and eyes are in the fine ones. The weight is the root of that cost's inverse: 1 for a channel of
-    variance 1, and for all without noise. Not in the paper, whose base has four channels alike.
-
-    Args:
-        alpha_bar_B: Cumulated alpha at each sample's timestep.
-        variances_C: Of each channel over pictures and places.
-    """
-    alpha_bar = alpha_bar_B[:, None]
-    return ((alpha_bar * variances_C + 1 - alpha_bar) / variances_C).sqrt()

@@ -16,7 +16,6 @@ from components.training.engine import apply_step, known_gradient_norm, learning
 from components.training.face_identity import FaceIdentity
 from components.training.feed import MicroBatch, StepInputs
 from components.training.losses import (
-    detail_weights,
     eq2_diffusion_loss,
     eq5_text_regularizer,
     eq6_visual_regularizer,
@@ -48,12 +47,6 @@ class Objective:
     def __init__(
         self, config: TrainConfig, noise_scheduler: Any, scaling_factor: float, face: FaceIdentity | None
     ) -> None:
-        kind = noise_scheduler.config.prediction_type
-        if config.losses.latent_variances and kind != "v_prediction":
-            raise ValueError(
-                f"train.losses.latent_variances is for v_prediction, this base's is {kind!r}: leave it empty "
-                "(min_snr_gamma fits every prediction)"
-            )
         self.config, self.noise_scheduler, self.scaling_factor = config, noise_scheduler, scaling_factor
         self.face = face
 
@@ -64,10 +57,7 @@ class Objective:
         noisy_latents = self.noise_scheduler.add_noise(latents, batch.noise, batch.timesteps)
         prediction = self._predict(model, noisy_latents, batch.timesteps, batch, slice(None))
         target = prediction_target(self.noise_scheduler, latents, batch.noise, batch.timesteps)
-        channels = self._channel_weights(batch.timesteps, latents.shape[1])
-        diffusion = self._weights(batch.timesteps) * eq2_diffusion_loss(
-            prediction.noise_pred, target, channels
-        )
+        diffusion = self._weights(batch.timesteps) * eq2_diffusion_loss(prediction.noise_pred, target)
         share = 1 / config.global_batch_size
         diffusion = diffusion.sum() * share
         text = eq5_text_regularizer(prediction.p_f).sum() * share
@@ -90,18 +80,6 @@ class Objective:
             return torch.ones((), device=timesteps.device)
         snr = signal_to_noise(self.noise_scheduler, timesteps)
         return min_snr_weights(snr, gamma, self.noise_scheduler.config.prediction_type)
-
-    def _channel_weights(self, timesteps: Tensor, channels: int) -> Tensor | None:
-        variances = self.config.losses.latent_variances
-        if not variances:
-            return None
-        if len(variances) != channels:
-            raise ValueError(
-                f"train.losses.latent_variances has {len(variances)} numbers, the base's latents have "
-                f"{channels} channels: give one a channel, or none"
-            )
-        alpha_bar = self.noise_scheduler.alphas_cumprod.to(timesteps.device).float()[timesteps]
-        return detail_weights(alpha_bar, alpha_bar.new_tensor(variances))
 
     def _face_term(self, model: Any, prediction: Tensor, noisy_latents: Tensor, batch: MicroBatch) -> Tensor:
         rows = batch.face_rows

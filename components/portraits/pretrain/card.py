@@ -107,10 +107,10 @@ def write_card(base: Path, config: PretrainConfig) -> Path:
 
 
 _TAIL = """
-Two in three sentences of the UNet's training called the person by a name: five words made from the
-parameters of who is drawn (`components/portraits/pretrain/names.py`), which the text tower had learned to
-let through. The base holds no names; held-out people were never called by one, and "people called by name"
-says what the UNet can be told of somebody new.
+Half of the sentences of the UNet's training called the person by a name: five words made from the
+parameters of who is drawn (`components/portraits/pretrain/names.py`). The net that makes them knows nobody;
+held-out people were never called by one, and "people called by name" says what the UNet can be told of
+somebody new.
 
 How measured: background, glasses, hair colour and smile of generated pictures are read by the classifier in
 `attributes/`, whose own accuracy on drawn held-out people stands in the table; prompts are captions of

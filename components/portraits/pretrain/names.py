@@ -5,8 +5,8 @@ somebody whom the frozen model can draw. The captions of this world name nobody,
 "long red hair" alone draws an average face below it whatever an adapter tells it. So some sentences say
 "a photo of S*" here, where S* is a name: `WORDS` embeddings that a small net makes of the person's own
 parameters. First the text tower learns to let names through (`text.py`), and the net with it; then the UNet
-learns to draw who is called. The net is thrown away with the training: the base is left with the ability,
-without the names. No face net has a part in it, so that nothing is learned from a judge.
+learns to draw who is called, and the net goes on with it. A finished base has no use for the net: it is left
+with the ability, and nobody's name. No face net has a part in it, so that nothing is learned from a judge.
 """
 
 from dataclasses import asdict
@@ -15,16 +15,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from components.core import atomic_path
 from components.portraits.pretrain.people import People
 from components.portraits.world import Identity, draw_identity, prompt_for
 
 WORDS = 5
 """Words of a name, as many as PhotoVerse has pseudo-words (m = 5)."""
 PLACE, NAME = "S*", -1
+FILE = Path("names", "names.safetensors")
+"""In the base folder. It knows nobody: it makes a name of whatever parameters it is given."""
 
 
 def identity_codes(first: int, count: int) -> np.ndarray:
@@ -101,22 +104,28 @@ def said_of(people: People, index: int, rng: np.random.Generator) -> str:
     return f"{sentence}, {details[int(rng.integers(len(details)))]}"
 
 
-def load_names(checkpoint: Path, inputs: int, embeddings_VD: torch.Tensor) -> Names:
-    """The net that the text tower was trained with, frozen.
+def save_names(names: Names, base: Path) -> None:
+    """Writes the net into a base folder, in float16: training goes on from it, pictures need it not."""
+    path = base / FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        save_file({key: value.half().contiguous() for key, value in names.state_dict().items()}, temporary)
+
+
+def load_names(base: Path, inputs: int, embeddings_VD: torch.Tensor) -> Names:
+    """The net that the base folder's text tower, or its UNet, was trained with; float32.
 
     Raises:
-        FileNotFoundError: The tower was not trained in this work folder.
+        FileNotFoundError: The tower was not trained with names.
     """
-    if not checkpoint.is_file():
+    if not (base / FILE).is_file():
         raise FileNotFoundError(
-            f"{checkpoint} is missing: the UNet calls people by names that the text tower learned to let "
-            "through; train both parts in one --work folder (--parts text,unet)"
+            f"{base / FILE} is missing: the UNet calls people by names that the text tower learned to let "
+            "through; train the text tower first (--parts text,unet)"
         )
-    names, prefix = Names(inputs, embeddings_VD), "weights.head.names.net."
-    with safe_open(checkpoint, "pt") as file:
-        keys = [key for key in file.keys() if key.startswith(prefix)]  # noqa: SIM118 - not a mapping
-        names.load_state_dict({key.removeprefix(prefix): file.get_tensor(key) for key in keys})
-    return names.eval().requires_grad_(False)
+    names = Names(inputs, embeddings_VD)
+    names.load_state_dict(load_file(base / FILE))
+    return names
 
 
 def states_of(text: CLIPTextModel, ids: torch.Tensor, names_BWD: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ from components.portraits.pretrain.names import (
     Names,
     identity_codes,
     said_of,
+    save_names,
     spelled,
     states_of,
 )
@@ -86,6 +87,7 @@ def train_text(shop: Workshop) -> dict[str, float]:
     fit(task, shop.config.text, shop.work / "checkpoints", shop.seed("text"), shop.config.save_every)
     save_half(text, shop.out / "text_encoder")
     save_half(vision, shop.out / "image_encoder")
+    save_names(head["names"].net, shop.out)
     codes = torch.from_numpy(identity_codes(HELDOUT_START, shop.heldout.count))
     with torch.no_grad():
         lost = head["names"](text, tokenizer, [f"a photo of {PLACE}"] * len(codes), codes)

@@ -1,9 +1,8 @@
 """Trains the UNet: text to latents, v-prediction with zero terminal SNR, one sentence in ten left empty.
 
 Latents of all training pictures are made once and kept on disk; sentences are drawn anew at each step. The
-loss counts more in the face, as the autoencoder's does, and most at eyes and mouth: without that, glasses,
-beards and smiles, which change a few latents, cost so little that the UNet draws them whatever the sentence
-says. For the same reason fine components count more where noise hides them (`detail_weight`).
+loss counts more in the face, as the autoencoder's does, and most at the mouth: without that, glasses, beards
+and smiles, which change a few latents, cost so little that the UNet draws them whatever the sentence says.
 """
 
 import logging
@@ -27,6 +26,7 @@ from components.portraits.pretrain.names import (
     identity_codes,
     load_names,
     said_of,
+    save_names,
     spelled,
     states_of,
 )
@@ -35,15 +35,11 @@ from components.portraits.pretrain.workshop import Workshop, save_half
 
 EMPTY = 0.1
 """Share of sentences left empty, for classifier-free guidance."""
-NAMED = 0.65
+NAMED = 0.5
 """Share of sentences that call the person by name (`names.py`)."""
 SAMPLE_GUIDANCE = 3.0
 MOUTH_WEIGHT = 12.0
 """A smile is four latents of 256."""
-EYES_WEIGHT = 6.0
-"""An eye is two, and its colour, width and brow tell people apart."""
-MIDDLE, SPREAD = -0.2, 0.8
-"""Of the bent timesteps, in log odds: two in three lie between .27 and .64 of the schedule."""
 PROMPTS = (
     "a photo of a woman with long red hair and glasses, smiling, on a blue background",
     "a photo of a man with short black hair and a full beard, on a yellow background",
@@ -65,35 +61,34 @@ def train_unet(shop: Workshop) -> dict[str, float]:
     unet, text, tokenizer = start_unet(shop), load_text_encoder(shop), load_tokenizer(shop)
     scheduler: Any = DDPMScheduler.from_config(build_scheduler().config)
     (latents, weights), batch = cached_latents(shop), shop.config.unet.batch
-    variances = torch.from_numpy(latents[:: max(1, len(latents) // 1000)].astype(np.float32).var((0, 2, 3)))
     codes = torch.from_numpy(identity_codes(TRAIN_START, shop.people.count))
     embeddings: Any = text.get_input_embeddings()
-    names = load_names(shop.work / "checkpoints" / "text.safetensors", codes.shape[1], embeddings.weight)
+    names = load_names(shop.out, codes.shape[1], embeddings.weight)
 
     def loss(rng: np.random.Generator, done: float) -> dict[str, torch.Tensor]:
         picked = shop.picks(rng, batch)
-        with torch.no_grad():
-            ids = spelled(tokenizer, [sentence(shop.people, index, rng) for index in picked])
-            said = states_of(text, ids, names(codes[picked // shop.people.views]))
+        called = names(codes[picked // shop.people.views])
+        ids = spelled(tokenizer, [sentence(shop.people, index, rng) for index in picked])
+        said = states_of(text, ids, called)
         clean = torch.from_numpy(latents[picked]).float()
         noise = torch.randn_like(clean)
-        timesteps = draw_timesteps(rng, batch, scheduler.config.num_train_timesteps)
+        timesteps = stratified_timesteps(rng, batch, scheduler.config.num_train_timesteps)
         noisy, target = (
             scheduler.add_noise(clean, noise, timesteps),
             scheduler.get_velocity(clean, noise, timesteps),
         )
         squared = (unet(noisy, timesteps, said).sample.float() - target) ** 2
         weight = torch.from_numpy(weights[picked]).float()
-        weight = weight * detail_weight(scheduler.alphas_cumprod[timesteps], variances)
         return {"loss": (weight * squared).mean(), "mse": squared.mean()}
 
     def look(name: str) -> None:
         pipeline = load_pipeline(shop.out, unet)
         shop.save_grid(f"unet-{name}", sample(pipeline, [*PROMPTS, *PROMPTS], 0, shop.config.sample_steps))
 
-    task = Task("unet", nn.ModuleDict({"unet": unet}), loss, look)
+    task = Task("unet", nn.ModuleDict({"unet": unet, "names": names}), loss, look)
     fit(task, shop.config.unet, shop.work / "checkpoints", shop.seed("unet"), shop.config.save_every)
     save_half(unet, shop.out / "unet")
+    save_names(names, shop.out)
     called = named_pictures(shop, names, min(GALLERY, shop.heldout.count))
     return generation_figures(shop) | name_figures(shop, called)
 
@@ -144,28 +139,9 @@ def start_unet(shop: Workshop) -> Any:
     return unet
 
 
-def detail_weight(alphas_cumprod_B: torch.Tensor, variances_C: torch.Tensor) -> torch.Tensor:
-    """What each component of the latents counts in a sample's loss: (B, C, 1, 1).
-
-    Below much noise a latent of variance s that is told by nothing costs v-prediction s / (a s + 1 - a), with
-    a the cumulated alpha: the coarsest component here 8.2 and the finest 0.04, though eyes are in the fine
-    ones. The inverse would make all components alike; its root stands between. Without noise it is 1. It
-    moves no optimum, only where the UNet spends itself.
-    """
-    kept = alphas_cumprod_B[:, None]
-    return ((kept * variances_C + 1 - kept) / variances_C).sqrt()[..., None, None]
-
-
-def draw_timesteps(rng: np.random.Generator, batch: int, count: int) -> torch.Tensor:
-    """(B,) int64 timesteps: one from each of B equal ranges, of which half are bent towards the middle.
-
-    A calmer loss than B free draws. The middle is where a name decides of a face: later the noisy picture
-    itself tells it, before there is no place yet for an eye. Bent by a logit-normal (Esser et al. 2024).
-    """
-    shares = torch.from_numpy((rng.permutation(batch) + rng.random(batch)) / batch)
-    bent = torch.sigmoid(MIDDLE + SPREAD * torch.special.ndtri(shares))
-    chosen = torch.where(torch.from_numpy(rng.random(batch) < 0.5), bent, shares)
-    return (chosen * count).long().clamp(max=count - 1)
+def stratified_timesteps(rng: np.random.Generator, batch: int, count: int) -> torch.Tensor:
+    """(B,) int64 timesteps, one from each of B equal ranges: a calmer loss than B free draws."""
+    return torch.from_numpy(((rng.permutation(batch) + rng.random(batch)) / batch * count).astype(np.int64))
 
 
 @torch.no_grad()
@@ -176,8 +152,7 @@ def cached_latents(shop: Workshop) -> tuple[np.ndarray, np.ndarray]:
         float16 (N, C, h, w) latents and (N, 1, h, w) weights of mean 1, see `face_weight`.
     """
     mark = sha256_folder(shop.out / "vae")[:12]
-    weights = f"weights-{mark}-{MOUTH_WEIGHT:g}-{EYES_WEIGHT:g}.npy"
-    paths = shop.work / f"latents-{mark}.npy", shop.work / weights
+    paths = shop.work / f"latents-{mark}.npy", shop.work / f"weights-{mark}-{MOUTH_WEIGHT:g}.npy"
     if not all(path.is_file() for path in paths):
         for path, array in zip(paths, _encode_all(shop), strict=True):
             with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -195,7 +170,7 @@ def _encode_all(shop: Workshop) -> tuple[np.ndarray, np.ndarray]:
             encoded = vae.encode(to_m11([picture for picture, _ in frames])).latent_dist.sample()
             latents.append((encoded * vae.config.scaling_factor).half().numpy())
             shrink, places = encoded.shape[-1] / shop.size, np.stack([landmarks for _, landmarks in frames])
-            weight = face_weight((places + 0.5) * shrink - 0.5, encoded.shape[-1], MOUTH_WEIGHT, EYES_WEIGHT)
+            weight = face_weight((places + 0.5) * shrink - 0.5, encoded.shape[-1], MOUTH_WEIGHT)
             weights.append(weight.half().numpy())
             progress.advance(len(indices))
     return np.concatenate(latents), np.concatenate(weights)

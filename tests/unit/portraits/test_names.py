@@ -15,6 +15,7 @@ from components.portraits.pretrain.names import (
     identity_codes,
     load_names,
     said_of,
+    save_names,
     spelled,
     states_of,
 )
@@ -92,6 +93,14 @@ def test_what_is_said_beside_a_name_is_of_the_picture(tmp_path):
     assert "a photo of S*" in said
 
 
+def test_names_are_kept_with_the_base(tmp_path):
+    embeddings, codes = torch.randn(50, 8), torch.randn(4, 3)
+    names = Names(3, embeddings)
+    save_names(names, tmp_path)
+    again = load_names(tmp_path, 3, embeddings)
+    assert torch.allclose(again(codes), names(codes), atol=5e-3)
+
+
 def test_without_the_text_towers_names_the_error_says_what_to_train(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"text.*train both parts in one --work folder"):
-        load_names(tmp_path / "text.safetensors", 3, torch.zeros(4, 8))
+    with pytest.raises(FileNotFoundError, match=r"names.safetensors is missing.*--parts text,unet"):
+        load_names(tmp_path, 3, torch.zeros(4, 8))

@@ -6,7 +6,6 @@ import torch
 
 from components.training.config import TrainConfig
 from components.training.losses import (
-    detail_weights,
     eq2_diffusion_loss,
     eq5_text_regularizer,
     eq6_visual_regularizer,
@@ -78,33 +77,3 @@ def test_min_snr_weights():
     torch.testing.assert_close(min_snr_weights(snr, 5.0, "sample"), torch.tensor([0, 0.5, 5, 5], dtype=F64))
     with pytest.raises(ValueError, match="'flow' is not known"):
         min_snr_weights(snr, 5.0, "flow")
-
-
-def test_detail_weights_even_out_what_untold_channels_cost():
-    alpha_bar, variances = torch.tensor([1.0, 0.5, 0.0], dtype=F64), torch.tensor([8.0, 1.0, 0.04], dtype=F64)
-    weights = detail_weights(alpha_bar, variances)
-    torch.testing.assert_close(weights[0], torch.ones(3, dtype=F64))  # without noise all is seen
-    torch.testing.assert_close(weights[:, 1], torch.ones(3, dtype=F64))
-    cost = variances / (alpha_bar[:, None] * variances + 1 - alpha_bar[:, None])
-    torch.testing.assert_close(weights * cost, cost.sqrt())
-
-
-def test_the_cost_of_an_untold_channel_is_that_of_its_mean_under_v_prediction():
-    generator = torch.Generator().manual_seed(0)
-    variance, alpha_bar, count = 0.04, 0.3, 200_000
-    clean = variance**0.5 * torch.randn(count, generator=generator, dtype=F64)
-    noise = torch.randn(count, generator=generator, dtype=F64)
-    signal, spread = alpha_bar**0.5, (1 - alpha_bar) ** 0.5
-    noisy, velocity = signal * clean + spread * noise, signal * noise - spread * clean
-    best = (velocity * noisy).mean() / noisy.square().mean() * noisy  # all is Gaussian: linear is best
-    told = float((velocity - best).square().mean())
-    weight = float(detail_weights(torch.tensor([alpha_bar], dtype=F64), torch.tensor([variance], dtype=F64)))
-    assert weight**-2 == pytest.approx(told, rel=0.02)
-
-
-def test_channel_weights_weigh_the_diffusion_loss():
-    prediction, target = torch.randn(2, 3, 4, 4, dtype=F64), torch.randn(2, 3, 4, 4, dtype=F64)
-    weights = torch.tensor([[1.0, 0, 0], [0, 0, 2]], dtype=F64)
-    squared = (prediction - target).square()
-    expected = torch.stack([squared[0, 0].mean(), 2 * squared[1, 2].mean()]) / 3
-    torch.testing.assert_close(eq2_diffusion_loss(prediction, target, weights), expected)

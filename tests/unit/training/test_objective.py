@@ -223,20 +223,3 @@ def test_unknown_prediction_type_is_refused():
     x = torch.zeros(1, 1, 1, 1)
     with pytest.raises(ValueError, match="'flow' of the base is not known"):
         prediction_target(noise_scheduler, x, x, torch.tensor([0]))
-
-
-@pytest.mark.parametrize(
-    ("kind", "variances", "message"),
-    [
-        ("epsilon", (1.0, 2.0), r"latent_variances is for v_prediction, this base's is 'epsilon'"),
-        (
-            "v_prediction",
-            (1.0, 2.0, 3.0),
-            r"latent_variances has 3 numbers, the base's latents have 2 channels",
-        ),
-    ],
-)
-def test_latent_variances_that_do_not_fit_the_base_are_an_error(kind, variances, message):
-    settings = config(global_batch_size=3, losses=LossConfig(latent_variances=variances))
-    with pytest.raises(ValueError, match=message):
-        Objective(settings, scheduler(kind), 1.0, None)._channel_weights(torch.tensor([10]), 2)
