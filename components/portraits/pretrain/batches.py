@@ -134,8 +134,8 @@ def spotted(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     if rng.random() < 0.5:
         return picture
     side = int(rng.integers(8, picture.shape[0] // 2 + 1))
-    spots = rng.normal(0, rng.uniform(0, SPOTS), (side, side, 3)).astype(np.float32)
-    spots = cv2.resize(spots, picture.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    small = rng.normal(0, rng.uniform(0, SPOTS), (side, side, 3)).astype(np.float32)
+    spots = cv2.resize(small, picture.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     return np.clip(picture + spots, 0, 255).astype(np.uint8)
 
 

@@ -116,5 +116,6 @@ How measured: background, glasses, hair colour and smile of generated pictures a
 `attributes/`, whose own accuracy on drawn held-out people stands in the table; prompts are captions of
 held-out people, so a picture must obey all of its caption at once. The two face nets differ in
 architecture, seed and batches; the identity net is also a term in the VAE's loss, the second judge guides
-nothing.
+nothing. Both learned from faces as careless cameras, detectors and painters give them
+(`pretrain/batches.py`): blurred, shifted, spotted.
 """

@@ -54,12 +54,13 @@ def train_text(shop: Workshop) -> dict[str, float]:
     codes = torch.from_numpy(identity_codes(TRAIN_START, shop.people.count))
     reader = nn.Linear(text.config.hidden_size, vocabulary)
     nn.init.constant_(reader.bias, RARE)
+    names_reader = NamesReader(codes, text.get_input_embeddings().weight)
     head = nn.ModuleDict(
         {
             "temperature": Temperature(20.0),
             "projection": vision.visual_projection,
             "words": reader,
-            "names": NamesReader(codes, text.get_input_embeddings().weight),
+            "names": names_reader,
         }
     )
 
@@ -78,7 +79,7 @@ def train_text(shop: Workshop) -> dict[str, float]:
         ]
         called = picked[::CALLED]
         sentences = [said_of(shop.people, index, rng) for index in called]
-        names = head["names"](text, tokenizer, sentences, codes[called // shop.people.views])
+        names = names_reader(text, tokenizer, sentences, codes[called // shop.people.views])
         total = captions + WORDS_WEIGHT * (told[0] + told[1]) + names
         parts = {"captions": captions, "words": told[0], "words_of_padding": told[1], "names": names}
         return {"loss": total} | parts
@@ -87,10 +88,10 @@ def train_text(shop: Workshop) -> dict[str, float]:
     fit(task, shop.config.text, shop.work / "checkpoints", shop.seed("text"), shop.config.save_every)
     save_half(text, shop.out / "text_encoder")
     save_half(vision, shop.out / "image_encoder")
-    save_names(head["names"].net, shop.out)
+    save_names(names_reader.net, shop.out)
     codes = torch.from_numpy(identity_codes(HELDOUT_START, shop.heldout.count))
     with torch.no_grad():
-        lost = head["names"](text, tokenizer, [f"a photo of {PLACE}"] * len(codes), codes)
+        lost = names_reader(text, tokenizer, [f"a photo of {PLACE}"] * len(codes), codes)
     return clip_figures(shop, text, vision, tokenizer) | {"names_lost": float(lost)}
 
 
