@@ -25,7 +25,8 @@ large: it knows drawn people on plain backgrounds and the words of their caption
 |---|---|---|---|
 """
 _HISTORY = """- It goes on from the base before it: the UNet began with that one's weights, and parts
-  that were not trained again (`figures.json` tells them by unchanged figures) learned from its people.
+  that were not trained again (`figures.json` tells them by unchanged figures) learned from its people; what
+  a face net said of their pictures was said by the net of that time.
 """
 _Row = tuple[str, str, str, Callable[[float], str], str]
 
