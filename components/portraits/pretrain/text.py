@@ -89,9 +89,9 @@ def train_text(shop: Workshop) -> dict[str, float]:
     save_half(text, shop.out / "text_encoder")
     save_half(vision, shop.out / "image_encoder")
     save_names(names_reader.net, shop.out)
-    codes = torch.from_numpy(identity_codes(HELDOUT_START, shop.heldout.count))
+    strangers = torch.from_numpy(identity_codes(HELDOUT_START, shop.heldout.count))
     with torch.no_grad():
-        lost = names_reader(text, tokenizer, [f"a photo of {PLACE}"] * len(codes), codes)
+        lost = names_reader(text, tokenizer, [f"a photo of {PLACE}"] * len(strangers), strangers)
     return clip_figures(shop, text, vision, tokenizer) | {"names_lost": float(lost)}
 
 
