@@ -22,7 +22,7 @@ At 64 px a wider frame leaves an eye two pixels, too little for a small UNet to 
 """
 
 DETECTOR_ERROR = 0.018
-"""Largest deviation of a landmark, as a share of the side: CenterFace errs by 1.1 pixels of 64."""
+"""Largest deviation of a landmark, as a share of the side: CenterFace errs by 1.1 of 64 in x and in y."""
 SPOTS = 24.0
 """Largest deviation of spots, of 255."""
 FACE_WEIGHT = 6.0
@@ -128,8 +128,8 @@ def rough_face(people: People, index: int, rng: np.random.Generator) -> np.ndarr
 def spotted(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Half of the pictures with spots of any size: a generated picture errs by patches, and is who it is.
 
-    A net that had seen clean pictures alone fell from .77 to .58 by a fifth of their deviation of noise on
-    the latents, which an eye hardly sees.
+    To a net that had seen no spots noise of a fifth of the latents' deviation, which an eye hardly sees, made
+    .58 of a person's .77.
     """
     if rng.random() < 0.5:
         return picture

@@ -8,27 +8,16 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
-from torch import nn
 
 from components.portraits.config import VaeArchitecture
 from components.portraits.pretrain import PretrainConfig
 from components.portraits.pretrain.__main__ import parse
-from components.portraits.pretrain.batches import (
-    ARCFACE_TEMPLATE,
-    aligned_face,
-    frame,
-    similarity,
-    spotted,
-    to_m11,
-    words,
-)
+from components.portraits.pretrain.batches import frame, to_m11, words
 from components.portraits.pretrain.config import PARTS, Budget
-from components.portraits.pretrain.fit import Task, fit
 from components.portraits.pretrain.make import make_base, open_workshop
 from components.portraits.pretrain.measure import equal_error_rate, top1
 from components.portraits.pretrain.people import load_people
 from components.portraits.pretrain.unet import start_unet
-from components.portraits.pretrain.vae import aligned, face_weight
 from tests.factories import TINY
 
 STEPS = {
@@ -157,92 +146,6 @@ def test_interrupted_drawing_is_completed_to_the_same_people(made, tmp_path):
     assert np.array_equal(again.pictures, whole.pictures)
     with pytest.raises(ValueError, match="delete it or choose another"):
         load_people(folder, 3_000_000, 5, 2, 64)
-
-
-class _Killed(Exception):
-    pass
-
-
-def _line_task(kill_at: int | None = None) -> Task:
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(4, 16), nn.Linear(16, 16), nn.Linear(16, 1))  # Muon's and AdamW's
-    steps = iter(range(10_000))
-
-    def loss(rng: np.random.Generator, done: float) -> dict[str, torch.Tensor]:
-        if next(steps) == kill_at:
-            raise _Killed
-        x = torch.from_numpy(rng.normal(size=(8, 4))).float()
-        return {"loss": ((net(x) - x.sum(1, keepdim=True) + 0.1 * torch.randn(8, 1)) ** 2).mean()}
-
-    return Task("line", nn.ModuleDict({"net": net}), loss)
-
-
-def test_killed_run_resumed_ends_with_the_weights_of_one_that_was_not(tmp_path):
-    budget = Budget(steps=30, learning_rate=0.1, warmup=3, average=0.9)
-    whole = fit(_line_task(), budget, tmp_path / "a", seed=5, save_every=10)
-    with pytest.raises(_Killed):
-        fit(_line_task(kill_at=17), budget, tmp_path / "b", seed=5, save_every=10)
-    resumed = fit(_line_task(), budget, tmp_path / "b", seed=5, save_every=10)
-    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(one, other)
-    assert len((tmp_path / "losses" / "line.jsonl").read_text().splitlines()) >= 30
-
-
-def test_loss_that_is_no_number_stops_the_run(tmp_path):
-    net = nn.Linear(1, 1)
-    task = Task(
-        "bad",
-        nn.ModuleDict({"net": net}),
-        lambda rng, done: {"loss": net(torch.full((1, 1), torch.nan)).sum()},
-    )
-    with pytest.raises(FloatingPointError, match="bad: loss is nan at step 0"):
-        fit(task, Budget(steps=3), tmp_path, seed=0)
-
-
-def test_similarity_undoes_a_turn_a_scale_and_a_shift():
-    turn = np.array([[0.8, -0.6], [0.6, 0.8]]) * 1.7
-    moved = ARCFACE_TEMPLATE @ turn.T + (5, -9)
-    matrix = similarity(moved, ARCFACE_TEMPLATE)
-    assert np.allclose(moved @ matrix[:, :2].T + matrix[:, 2], ARCFACE_TEMPLATE, atol=1e-3)
-
-
-def test_differentiable_alignment_agrees_with_opencv(shop):
-    picture, landmarks = frame(shop.people, 0, 64, None)
-    warped = aligned(to_m11([picture]), landmarks[None])[0].permute(1, 2, 0).numpy()
-    wanted = aligned_face(picture, landmarks).astype(np.float32) / 127.5 - 1
-    assert np.abs(warped - wanted)[16:96, 16:96].mean() < 0.03
-
-
-def test_frames_keep_landmarks_in_place(shop):
-    rng = np.random.default_rng(0)
-    cut, landmarks = frame(shop.people, 3, 64, rng)
-    again = aligned_face(cut, landmarks).astype(int)
-    wanted = aligned_face(shop.people.pictures[3], shop.people.landmarks[3]).astype(int)
-    assert np.abs(again - wanted)[16:96, 16:96].mean() < 12
-
-
-def test_spots_are_on_half_of_the_faces_and_never_large():
-    face, rng = np.full((112, 112, 3), 120, np.uint8), np.random.default_rng(0)
-    errors = np.array([(spotted(face, rng).astype(float) - face).std() for _ in range(200)])
-    assert 0.35 < (errors == 0).mean() < 0.65
-    assert 4 < errors[errors > 0].mean() < 16
-    assert errors.max() < 1.2 * 24
-
-
-def test_face_weight_is_heaviest_on_the_face(shop):
-    weight = face_weight(shop.people.landmarks[:2], 64)
-    assert weight.shape == (2, 1, 64, 64)
-    assert weight.mean().item() == pytest.approx(1, abs=1e-5)
-    x, y = shop.people.landmarks[0].mean(0).round().astype(int)
-    assert weight[0, 0, y, x] > 1.5 * weight[0, 0, 2, 2]
-
-
-def test_a_mouth_may_count_more(shop):
-    landmarks = shop.people.landmarks[:2]
-    plain, weight = (face_weight(landmarks, 64, mouth=mouth)[0, 0] for mouth in (0.0, 12.0))
-    assert weight.mean().item() == pytest.approx(1, abs=1e-5)
-    most = np.array(np.unravel_index((weight / plain).argmax(), weight.shape))[::-1]
-    assert np.abs(most - landmarks[0, 3:].mean(0)).max() < 2  # the face's own bell falls towards the chin
 
 
 def test_the_text_tower_learns_to_let_names_through(made):
