@@ -83,10 +83,9 @@ def export_for_diffusers(
 def lora_weights(adapter: PhotoVerseAdapter) -> dict[str, Tensor]:
     """Returns the LoRA by the names that `load_lora_weights` reads."""
     weights: dict[str, Tensor] = {}
-    for layer in adapter.attentions:
-        for target, dw in adapter.lora_of(layer):
-            name = f"unet.{layer.name}.{target}"
-            weights |= {f"{name}.lora_A.weight": dw.a, f"{name}.lora_B.weight": dw.b}
+    for layer, dw in adapter.low_ranks():
+        name = f"unet.{layer.name}"
+        weights |= {f"{name}.lora_A.weight": dw.a, f"{name}.lora_B.weight": dw.b}
     return weights
 
 

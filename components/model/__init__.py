@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from components.model.features import FeatureExtractor, pool_tokens
     from components.model.fits import Fits, weight_hashes
     from components.model.injection import LORA_NAME, install, installation, mend, set_lora_scale, uninstall
-    from components.model.photoverse import PhotoVerseAdapter, cross_attentions
+    from components.model.photoverse import PhotoVerseAdapter, cross_attentions, lora_layers
     from components.model.prediction import PhotoVerseModel, Prediction
     from components.model.weights import (
         AdapterCard,
@@ -47,6 +47,7 @@ _HOME = {
     "install": "injection",
     "installation": "injection",
     "load_adapter": "weights",
+    "lora_layers": "photoverse",
     "load_base": "base",
     "load_extractor": "base",
     "load_pipeline": "base",
@@ -83,6 +84,7 @@ __all__ = [
     "install",
     "installation",
     "load_adapter",
+    "lora_layers",
     "load_base",
     "load_extractor",
     "load_pipeline",

@@ -49,7 +49,8 @@ class ModelConfig(StrictConfig):
             f lives in the same space; "random" is PyTorch's default. Silent in the paper.
         lora_rank: Rank of the LoRA part; silent in the paper. 4 is the default of diffusers' LoRA training
             scripts.
-        lora_targets: Linear layers of each cross-attention that get a LoRA. K and V alone, as the paper says.
+        lora_targets: Linear layers of each cross-attention that get a LoRA; K and V alone, as the paper says.
+            "all": every linear layer and convolution in the UNet's blocks, for a base that met few people.
         kept_words: Which m' <= m pseudo-words stay at inference with m' < m. "deep" keeps those of the
             deepest layers, which carry the concept (ELITE Sec. 3.1); "shallow" the others. Silent in the
             paper.
@@ -68,13 +69,13 @@ class ModelConfig(StrictConfig):
     word_scale: Literal["embedding", "plain"] = "embedding"
     visual_kv_start: Literal["text", "random"] = "text"
     lora_rank: int = Field(default=4, ge=1, le=256)
-    lora_targets: tuple[Literal["to_q", "to_k", "to_v", "to_out.0"], ...] = ("to_k", "to_v")
+    lora_targets: tuple[Literal["to_q", "to_k", "to_v", "to_out.0"], ...] | Literal["all"] = ("to_k", "to_v")
     kept_words: Literal["deep", "shallow"] = "deep"
 
     @field_validator("feature_layers", "lora_targets")
     @classmethod
-    def _distinct(cls, values: tuple[object, ...] | None) -> tuple[object, ...] | None:
-        if values is not None and (not values or len(set(values)) != len(values)):
+    def _distinct(cls, values: tuple[object, ...] | str | None) -> tuple[object, ...] | str | None:
+        if isinstance(values, tuple) and (not values or len(set(values)) != len(values)):
             raise ValueError("must name at least one layer, each once")
         return values
 

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from components.model.attention import DeafProcessor, DualAttnProcessor
-from components.model.photoverse import CrossAttention, PhotoVerseAdapter, cross_attentions
+from components.model.photoverse import CrossAttention, PhotoVerseAdapter, cross_attentions, lora_layers
 
 LORA_NAME = "photoverse"
 
@@ -114,14 +114,17 @@ def _installed(unet: Any) -> Installation:
 
 
 def _check_fit(unet: nn.Module, adapter: PhotoVerseAdapter) -> None:
-    ours = {layer.name: layer.targets for layer in adapter.attentions}
-    found = {layer.name: layer.targets for layer in cross_attentions(unet)}
-    if ours != found:
-        odd = sorted(name for name in ours.keys() | found.keys() if ours.get(name) != found.get(name))
-        raise ValueError(
-            f"the adapter was made for another UNet: {len(odd)} cross-attention layers differ, "
-            f"first {odd[0]}: adapter {ours.get(odd[0])}, UNet {found.get(odd[0])}"
-        )
+    for kind, ours, theirs in (
+        ("cross-attention", adapter.attentions, cross_attentions(unet)),
+        ("LoRA", adapter.lora_layers, lora_layers(unet, adapter.config)),
+    ):
+        fitting, found = ({layer.name: layer for layer in layers} for layers in (ours, theirs))
+        odd = sorted(name for name in fitting.keys() | found if fitting.get(name) != found.get(name))
+        if odd:
+            raise ValueError(
+                f"the adapter was made for another UNet: {len(odd)} {kind} layers differ, "
+                f"first {odd[0]}: adapter {fitting.get(odd[0])}, UNet {found.get(odd[0])}"
+            )
 
 
 def _attention_layers(unet: nn.Module) -> dict[str, Any]:
@@ -147,7 +150,7 @@ def _add_lora(unet: Any, adapter: PhotoVerseAdapter) -> list[tuple[Any, int]]:
     """Adds peft layers whose weights are the adapter's parameters; returns those layers and their levels."""
     from peft import LoraConfig
 
-    names = [f"{layer.name}.{target}" for layer in adapter.attentions for target, _ in adapter.lora_of(layer)]
+    names = [layer.name for layer in adapter.lora_layers]
     rank = adapter.config.lora_rank
     before = unet.active_adapters() if getattr(unet, "_hf_peft_config_loaded", False) else []
     flags = {id(p): p.requires_grad for p in unet.parameters()}
@@ -155,11 +158,10 @@ def _add_lora(unet: Any, adapter: PhotoVerseAdapter) -> list[tuple[Any, int]]:
         warnings.filterwarnings("ignore", "Already found a `peft_config`")
         unet.add_adapter(LoraConfig(r=rank, lora_alpha=rank, target_modules=names), adapter_name=LORA_NAME)
     added = []
-    for layer in adapter.attentions:
-        for target, dw in adapter.lora_of(layer):
-            module: Any = unet.get_submodule(f"{layer.name}.{target}")
-            added.append((module, layer.level))
-            module.lora_A[LORA_NAME].weight, module.lora_B[LORA_NAME].weight = dw.a, dw.b
+    for layer, dw in adapter.low_ranks():
+        module: Any = unet.get_submodule(layer.name)
+        added.append((module, layer.level))
+        module.lora_A[LORA_NAME].weight, module.lora_B[LORA_NAME].weight = dw.a, dw.b
     for parameter in unet.parameters():  # peft froze and thawed what is not ours to freeze or thaw
         parameter.requires_grad_(flags.get(id(parameter), parameter.requires_grad))
     _activate(unet, [*before, LORA_NAME])

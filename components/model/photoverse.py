@@ -1,8 +1,7 @@
 """The PhotoVerse adapter: everything that is trained, in one module, whatever UNet it is installed on.
 
-Inside: the adapters, the visual K/V and the LoRA of every cross-attention; creating them to fit a base
-model. Not
-inside: putting them into a UNet (`injection.py`), files (`weights.py`).
+Inside: the adapters, the visual K/V of every cross-attention and the LoRA; creating them to fit a base
+model. Not inside: putting them into a UNet (`injection.py`), files (`weights.py`).
 
 Legend: B batch, m layers, T tokens a layer, D width of the text encoder, C channels of a layer.
 """
@@ -28,13 +27,11 @@ class CrossAttention:
         name: Path of the layer in the UNet, e.g. "mid_block.attentions.0.transformer_blocks.0.attn2".
         level: Resolution level, 0 = finest.
         channels: C.
-        targets: (in, out) widths of each of the layer's linear layers that may get a LoRA.
     """
 
     name: str
     level: int
     channels: int
-    targets: dict[str, tuple[int, int]]
 
     @property
     def key(self) -> str:
@@ -47,9 +44,7 @@ def cross_attentions(unet: nn.Module) -> list[CrossAttention]:
     found = []
     for name, module in unet.named_modules():
         if name.endswith(".attn2") and hasattr(module, "to_k"):
-            linears = {key: _plain(module.get_submodule(key)) for key in ("to_q", "to_k", "to_v", "to_out.0")}
-            targets = {key: (linear.in_features, linear.out_features) for key, linear in linears.items()}
-            found.append(CrossAttention(name, _level(unet, name), linears["to_k"].out_features, targets))
+            found.append(CrossAttention(name, _level(unet, name), _plain(module.to_k).out_features))
     if not found:
         raise ValueError(
             f"{type(unet).__name__} has no cross-attention layers (attn2): PhotoVerse has no place in it"
@@ -57,9 +52,49 @@ def cross_attentions(unet: nn.Module) -> list[CrossAttention]:
     return found
 
 
-def _plain(linear: Any) -> nn.Linear:
+@dataclass(frozen=True)
+class LoraLayer:
+    """One layer of a UNet that gets a LoRA, dW = B A.
+
+    Attributes:
+        name: Path of the layer in the UNet.
+        level: Resolution level, 0 = finest.
+        a_shape: (r, in), of a convolution (r, in, k, k).
+        b_shape: (out, r), of a convolution (out, r, 1, 1).
+    """
+
+    name: str
+    level: int
+    a_shape: tuple[int, ...]
+    b_shape: tuple[int, ...]
+
+    @property
+    def key(self) -> str:
+        """The name as a module name, which may hold no dots."""
+        return self.name.replace(".", "/")
+
+
+def lora_layers(unet: nn.Module, config: ModelConfig) -> list[LoraLayer]:
+    """Lists the layers that `lora_targets` names, in module order of the UNet."""
+    targets, found = config.lora_targets, []
+    for name, module in unet.named_modules():
+        plain, added = _plain(module), (".base_layer", ".lora_", ".processor.")
+        if not isinstance(plain, nn.Linear | nn.Conv2d) or any(part in name for part in added):
+            continue
+        if targets == "all":
+            meant = name.startswith(("down_blocks.", "mid_block.", "up_blocks."))
+        else:
+            meant = any(name.endswith(f".attn2.{target}") for target in targets)
+        if meant:
+            out_width, in_width, *kernel = plain.weight.shape
+            a, b = (config.lora_rank, in_width, *kernel), (out_width, config.lora_rank, *[1] * len(kernel))
+            found.append(LoraLayer(name, _level(unet, name), a, b))
+    return found
+
+
+def _plain(layer: Any) -> Any:
     """The layer itself, below whatever peft has wrapped around it."""
-    return linear.get_base_layer() if hasattr(linear, "get_base_layer") else linear
+    return layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer
 
 
 def _level(unet: Any, name: str) -> int:
@@ -72,12 +107,12 @@ def _level(unet: Any, name: str) -> int:
 
 
 class LowRank(nn.Module):
-    """dW = B A of one linear layer (LoRA): A starts random, B at zero, so that dW starts at zero."""
+    """dW = B A of one layer (LoRA): A starts random, B at zero, so that dW starts at zero."""
 
-    def __init__(self, in_width: int, out_width: int, rank: int) -> None:
+    def __init__(self, layer: LoraLayer) -> None:
         super().__init__()
-        self.a = nn.Parameter(torch.empty(rank, in_width))
-        self.b = nn.Parameter(torch.zeros(out_width, rank))
+        self.a = nn.Parameter(torch.empty(layer.a_shape))
+        self.b = nn.Parameter(torch.zeros(layer.b_shape))
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
 
 
@@ -99,6 +134,7 @@ class PhotoVerseAdapter(nn.Module):
         feature_width: Width of the image encoder.
         text_width: D.
         attentions: The UNet's cross-attention layers.
+        lora: The UNet's layers that get a LoRA.
         fits: Identity of the base and the image encoder that this adapter belongs to.
     """
 
@@ -110,6 +146,7 @@ class PhotoVerseAdapter(nn.Module):
         feature_width: int,
         text_width: int,
         attentions: list[CrossAttention],
+        lora: list[LoraLayer],
         fits: Fits,
     ) -> None:
         super().__init__()
@@ -118,20 +155,14 @@ class PhotoVerseAdapter(nn.Module):
             None  # of the file that the weights came from, while they are unchanged
         )
         self.feature_layers, self.feature_width, self.text_width = feature_layers, feature_width, text_width
-        self.attentions = attentions
+        self.attentions, self.lora_layers = attentions, lora
         shape = (feature_width, config.adapter_width or text_width, text_width, config.adapter_blocks)
         self.text_adapters = AdapterStack(self.m, config.text_pooling, *shape)
         self.image_adapters = AdapterStack(self.m, config.visual_pooling, *shape)
         self.visual_kv = nn.ModuleDict(
             {layer.key: VisualKV(text_width, layer.channels) for layer in attentions}
         )
-        self.lora = nn.ModuleDict(
-            {
-                f"{layer.key}/{target}".replace(".", "/"): LowRank(*layer.targets[target], config.lora_rank)
-                for layer in attentions
-                for target in config.lora_targets
-            }
-        )
+        self.lora = nn.ModuleDict({layer.key: LowRank(layer) for layer in lora})
 
     @property
     def m(self) -> int:
@@ -166,6 +197,7 @@ class PhotoVerseAdapter(nn.Module):
             feature_width=image_encoder.config.hidden_size,
             text_width=text_width,
             attentions=cross_attentions(unet),
+            lora=lora_layers(unet, config),
             fits=Fits.of(config.base, unet, text_encoder, image_encoder),
         )
         if config.visual_kv_start == "text":
@@ -219,12 +251,12 @@ class PhotoVerseAdapter(nn.Module):
             raise ValueError(f"m = {m} pseudo-words asked for; this person has {total} (allowed: 1..{total})")
         return words_mD[..., total - m :, :] if self.config.kept_words == "deep" else words_mD[..., :m, :]
 
-    def lora_of(self, layer: CrossAttention) -> Iterator[tuple[str, LowRank]]:
-        """Yields (target, dW) of a cross-attention layer, e.g. ("to_k", ...)."""
-        for target in self.config.lora_targets:
-            dw = self.lora[f"{layer.key}/{target}".replace(".", "/")]
+    def low_ranks(self) -> Iterator[tuple[LoraLayer, LowRank]]:
+        """Yields each layer that has a LoRA, with its dW."""
+        for layer in self.lora_layers:
+            dw = self.lora[layer.key]
             assert isinstance(dw, LowRank)
-            yield target, dw
+            yield layer, dw
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Everything that is trained: all parameters of this module, and none beyond it."""

@@ -102,7 +102,7 @@ def load_adapter(
     image_encoder: Any | None = None,
     base_name: str = "the loaded base",
 ) -> PhotoVerseAdapter:
-    """Loads an adapter for a base model; on the UNet's device, in the dtype it was saved in.
+    """Loads an adapter for a base model; on the UNet's device, in float32 whatever it was saved in.
 
     Args:
         path: The .safetensors file.
@@ -117,7 +117,7 @@ def load_adapter(
     """
     from safetensors.torch import load_file
 
-    from components.model.photoverse import cross_attentions
+    from components.model.photoverse import cross_attentions, lora_layers
 
     card = read_adapter_card(path)
     card.fits.check_base(base_name, unet, text_encoder)
@@ -130,6 +130,7 @@ def load_adapter(
         feature_width=weights["text_adapters.0.cls.0.weight"].shape[1],
         text_width=text_encoder.config.hidden_size,
         attentions=cross_attentions(unet),
+        lora=lora_layers(unet, card.switches),
         fits=card.fits,
     )
     adapter.load_state_dict(weights)

@@ -191,6 +191,7 @@ class TrainConfig(StrictConfig):
         alpha: Weight of the LoRA part in training.
         ema_decay: Decay of an average of the trained weights, which is what is saved at the end; None keeps
             none.
+        export_dtype: What adapter files are written in; training and loading are in float32.
         gradient_checkpointing: Recompute the UNet's activations in the backward pass to save memory.
         checkpoint_every: Steps between checkpoints; one more is made at the end.
         keep_checkpoints: The last so many are kept.
@@ -207,7 +208,7 @@ class TrainConfig(StrictConfig):
     free_settings: ClassVar[frozenset[str]] = frozenset(
         {"num_workers", "cpus_per_worker", "micro_batch_size", "use_gpu", "zero_stage", "offload",
          "gradient_checkpointing", "checkpoint_every", "keep_checkpoints", "max_failures", "damaged_share",
-         "price_per_worker_hour", "assumed_samples_per_second", "start_from"}
+         "price_per_worker_hour", "assumed_samples_per_second", "start_from", "export_dtype"}
     )  # fmt: skip
 
     steps: int = Field(default=60_000, ge=1)
@@ -232,6 +233,7 @@ class TrainConfig(StrictConfig):
     divergence: DivergenceConfig = DivergenceConfig()
     reader: ReaderConfig = ReaderConfig()
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
+    export_dtype: Literal["float32", "float16"] = "float32"
     gradient_checkpointing: bool = False
     checkpoint_every: int = Field(default=1000, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)

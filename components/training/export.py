@@ -1,7 +1,7 @@
-"""The trained weights out of a run: whole, in float32, from any ZeRO stage, as one safetensors file."""
+"""The trained weights out of a run: whole, from any ZeRO stage, as one safetensors file."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -14,7 +14,11 @@ def full_weights(engine: Any, adapter: Any) -> dict[str, torch.Tensor]:
 
 
 def export_adapter(
-    adapter: Any, weights: dict[str, torch.Tensor], path: Path, training_run: dict[str, Any]
+    adapter: Any,
+    weights: dict[str, torch.Tensor],
+    path: Path,
+    training_run: dict[str, Any],
+    dtype: Literal["float32", "float16"] = "float32",
 ) -> None:
     """Writes whole weights in the adapter's file format.
 
@@ -23,6 +27,7 @@ def export_adapter(
         weights: As `full_weights` gives them.
         path: The .safetensors file.
         training_run: What the adapter's JSON says about the run.
+        dtype: What the weights are written in.
     """
     from components.model import PhotoVerseAdapter, save_adapter
 
@@ -32,7 +37,8 @@ def export_adapter(
         feature_width=adapter.feature_width,
         text_width=adapter.text_width,
         attentions=adapter.attentions,
+        lora=adapter.lora_layers,
         fits=adapter.fits,
     )
     twin.load_state_dict(weights)
-    save_adapter(twin, path, training_run)
+    save_adapter(twin.to(getattr(torch, dtype)), path, training_run)

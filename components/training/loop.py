@@ -222,7 +222,7 @@ class Worker:
             self._fill(folder)
             if self.rank == 0:
                 about = self._about() | {"identity_similarity": similarity.mean}
-                export_adapter(self.adapter, weights, folder / ADAPTER_FILE, about)
+                export_adapter(self.adapter, weights, folder / ADAPTER_FILE, about, self.config.export_dtype)
                 with storing("the best checkpoint", self.job.folder):
                     replace_folder(folder, self.job.folder / BEST_FOLDER)
                     self.job.send()
@@ -283,7 +283,7 @@ class Worker:
             return
         path = self.job.folder / ADAPTER_FILE
         with storing("the adapter", self.job.folder):
-            export_adapter(self.adapter, weights, path, self._about())
+            export_adapter(self.adapter, weights, path, self._about(), self.config.export_dtype)
         self.tracker.log_file(path, "adapter")
         self.tracker.log_file(path.with_suffix(".json"), "adapter")
         self.tracker.flush()

@@ -16,6 +16,8 @@ def check_start(config: TrainConfig, model: ModelConfig) -> None:
         return
     card = read_adapter_card(Path(config.start_from))
     there, here = (one.model_dump(mode="json", exclude=PLACES) for one in (card.switches, model))
+    if model.lora_targets == "all":
+        there["lora_targets"] = "all"  # layers that had no LoRA begin with dW = 0
     differing = [f"{name} {there[name]!r}, not {here[name]!r}" for name in here if there[name] != here[name]]
     if differing:
         raise ValueError(
@@ -38,4 +40,4 @@ def take_weights(adapter: Any, config: TrainConfig, base: Any) -> None:
     if config.start_from is not None:
         path = Path(config.start_from)
         started = load_adapter(path, base.unet, base.text_encoder, base.image_encoder)
-        adapter.load_state_dict(started.state_dict())
+        adapter.load_state_dict(adapter.state_dict() | started.state_dict())

@@ -15,7 +15,7 @@ import torch
 from components.inference import Dials, attach
 from components.model import KeyValueCache, ModelConfig, PhotoVerseAdapter, install, load_base, load_pipeline
 from components.model.fits import Fits
-from components.model.photoverse import cross_attentions
+from components.model.photoverse import cross_attentions, lora_layers
 from tests.benchmarks.conftest import record
 from tests.factories import tiny_base
 from tests.full_size import SD15, filled, full_size_unet
@@ -149,6 +149,7 @@ def test_a_full_size_unet_attached_costs_what_it_costs_bare(ratio):
         feature_width=64,
         text_width=width,
         attentions=cross_attentions(attached),
+        lora=lora_layers(attached, ModelConfig()),
         fits=Fits(base_name="random", base={}, image_encoder={}),
     )
     install(attached, adapter)

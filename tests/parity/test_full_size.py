@@ -4,7 +4,14 @@ import pytest
 import torch
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from components.model import Fits, ModelConfig, PhotoVerseAdapter, PhotoVerseModel, cross_attentions
+from components.model import (
+    Fits,
+    ModelConfig,
+    PhotoVerseAdapter,
+    PhotoVerseModel,
+    cross_attentions,
+    lora_layers,
+)
 from tests.full_size import SD21, filled, full_size_unet
 
 
@@ -20,6 +27,7 @@ def test_a_step_of_sd21_gives_gradients_to_exactly_the_listed_parameters():
         feature_width=1280,
         text_width=1024,
         attentions=cross_attentions(unet),
+        lora=lora_layers(unet, ModelConfig()),
         fits=Fits(base_name="random", base={}, image_encoder={}),
     )
     model = PhotoVerseModel(unet, CLIPTextModel(text), adapter)

@@ -37,6 +37,16 @@ def test_weights_and_switches_survive_save_and_load(base, adapter, saved):
     assert torch.equal(run(base.unet, **person(base.unet)), run(other, **person(other)))
 
 
+def test_a_file_in_float16_is_half_as_large_and_loads_in_float32(base, adapter, saved, tmp_path):
+    half = tmp_path / "half.safetensors"
+    save_adapter(copy.deepcopy(adapter).half(), half)
+    again = load_adapter(half, base.unet, base.text_encoder)
+    for name, weight in again.state_dict().items():
+        assert weight.dtype == torch.float32
+        torch.testing.assert_close(weight, adapter.state_dict()[name], atol=1e-3, rtol=1e-3)
+    assert half.stat().st_size < 0.6 * saved.stat().st_size
+
+
 def test_the_json_says_what_it_is_and_where_from(adapter, saved):
     card = read_adapter_card(saved)
     assert card.training_run == {"run_name": "a-test", "step": 7}

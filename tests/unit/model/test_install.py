@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 from peft import LoraConfig
+from torch import nn
 
 from components.model import (
     Fits,
@@ -11,6 +12,7 @@ from components.model import (
     cross_attentions,
     install,
     installation,
+    lora_layers,
     mend,
     set_lora_scale,
     uninstall,
@@ -81,11 +83,10 @@ def test_alpha_is_a_free_dial_of_the_lora_part(base, adapter):
         outputs[alpha] = run(base.unet)
     assert not torch.allclose(outputs[0.5], outputs[1.0], atol=1e-4)
     assert not torch.allclose(outputs[0.0], outputs[0.5], atol=1e-4)
-    layer = adapter.attentions[0]
-    dw = dict(adapter.lora_of(layer))["to_k"]
+    layer, dw = next(iter(adapter.low_ranks()))
     set_lora_scale(base.unet, 0.5)
     x = torch.randn(3, 32)
-    linear = base.unet.get_submodule(f"{layer.name}.to_k")
+    linear = base.unet.get_submodule(layer.name)
     torch.testing.assert_close(linear(x), linear.base_layer(x) + 0.5 * x @ dw.a.T @ dw.b.T)
 
 
@@ -93,8 +94,8 @@ def test_alpha_may_differ_by_resolution_level(base, adapter):
     install(base.unet, adapter)
     set_lora_scale(base.unet, (0.25, 2.0))
     seen = set()
-    for layer in adapter.attentions:
-        module, dw = base.unet.get_submodule(f"{layer.name}.to_v"), dict(adapter.lora_of(layer))["to_v"]
+    for layer, dw in adapter.low_ranks():
+        module = base.unet.get_submodule(layer.name)
         x = torch.randn(3, 32)
         expected = module.base_layer(x) + (0.25, 2.0)[layer.level] * x @ dw.a.T @ dw.b.T
         torch.testing.assert_close(module(x), expected)
@@ -106,6 +107,38 @@ def test_alpha_may_differ_by_resolution_level(base, adapter):
     assert torch.equal(run(base.unet), mixed)
     set_lora_scale(base.unet, 0.25)
     assert not torch.allclose(run(base.unet), mixed, atol=1e-4)
+
+
+def test_all_of_the_unet_may_get_a_lora(base):
+    config = ModelConfig(base=base.name, lora_targets="all", lora_rank=2)
+    adapter = PhotoVerseAdapter.create(base.unet, base.text_encoder, base.image_encoder, config)
+    bare, before = run(base.unet), state_hash(base.unet)
+    blocks = [base.unet.down_blocks, base.unet.mid_block, base.unet.up_blocks]
+    layers = [m for block in blocks for m in block.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    assert len(layers) == len(adapter.lora_layers) > len(adapter.attentions)
+    install(base.unet, adapter)
+    assert torch.equal(run(base.unet), bare)
+    for _, dw in adapter.low_ranks():
+        nn.init.normal_(dw.b, std=0.1)
+    for scale in (0.5, (0.25, 2.0)):
+        set_lora_scale(base.unet, scale)
+        for layer, dw in adapter.low_ranks():
+            check_dw(base.unet.get_submodule(layer.name), dw, scale if scale == 0.5 else scale[layer.level])
+    assert not torch.allclose(run(base.unet), bare, atol=1e-3)
+    uninstall(base.unet)
+    after = base.unet.state_dict()
+    assert list(after) == list(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+def check_dw(module, dw, scale):
+    """A layer gives what one with the weight W + scale B A gives."""
+    plain = copy.deepcopy(module.base_layer)
+    with torch.no_grad():
+        plain.weight += scale * (dw.b.flatten(1) @ dw.a.flatten(1)).view_as(plain.weight)
+    like = (3, plain.in_features) if isinstance(plain, nn.Linear) else (3, plain.in_channels, 8, 8)
+    x = torch.randn(like)
+    torch.testing.assert_close(module(x), plain(x), atol=1e-5, rtol=1e-4)
 
 
 def test_each_resolution_level_may_read_a_text_of_its_own(base, adapter):
@@ -241,6 +274,7 @@ def test_full_size_bases_get_the_layers_and_parameter_counts_that_follow_from_th
             feature_width=1280,
             text_width=width,
             attentions=layers,
+            lora=lora_layers(unet, ModelConfig()),
             fits=Fits(base_name="meta", base={}, image_encoder={}),
         )
     assert sum(p.numel() for p in adapter.visual_kv.parameters()) == visual_kv

@@ -31,6 +31,19 @@ def test_a_run_begins_where_the_other_ended(make_job, run, finished):
     assert any(not torch.equal(after[name], ended[name]) for name in ended)
 
 
+def test_a_wider_lora_begins_where_the_narrow_one_ended(make_job, finished):
+    before = finished[0].folder / ADAPTER
+    job = make_job("wider", start_from=str(before), **BARE)
+    job = replace(job, model=job.model.model_copy(update={"lora_targets": "all"}))
+    check_start(job.config, job.model)
+    started, ended = dict(made_worker(job).adapter.state_dict()), load_file(before)
+    assert all(torch.equal(started[name], ended[name]) for name in ended)
+    added = started.keys() - ended.keys()
+    assert added
+    assert all(name.startswith("lora.") for name in added)
+    assert not any(started[name].any() for name in added if name.endswith(".b"))
+
+
 def test_the_same_weights_may_lie_elsewhere_and_others_are_another_run(make_job, run, finished, tmp_path):
     before = finished[0].folder / ADAPTER
     job = make_job("claimed", start_from=str(before))
