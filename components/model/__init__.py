@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from components.model.features import FeatureExtractor, pool_tokens
     from components.model.fits import Fits, weight_hashes
     from components.model.injection import LORA_NAME, install, installation, mend, set_lora_scale, uninstall
-    from components.model.photoverse import PhotoVerseAdapter, cross_attentions, lora_layers
+    from components.model.layers import cross_attentions, lora_layers
+    from components.model.photoverse import PhotoVerseAdapter
     from components.model.prediction import PhotoVerseModel, Prediction
     from components.model.weights import (
         AdapterCard,
@@ -40,14 +41,14 @@ _HOME = {
     "PromptTokens": "concepts",
     "adapter_hash": "weights",
     "card_path": "weights",
-    "cross_attentions": "photoverse",
+    "cross_attentions": "layers",
     "embed_prompts": "concepts",
     "encode_prompts": "concepts",
     "eq3_dual_attention": "attention",
     "install": "injection",
     "installation": "injection",
     "load_adapter": "weights",
-    "lora_layers": "photoverse",
+    "lora_layers": "layers",
     "load_base": "base",
     "load_extractor": "base",
     "load_pipeline": "base",

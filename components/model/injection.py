@@ -11,7 +11,8 @@ from typing import Any
 from torch import nn
 
 from components.model.attention import DeafProcessor, DualAttnProcessor
-from components.model.photoverse import CrossAttention, PhotoVerseAdapter, cross_attentions, lora_layers
+from components.model.layers import CrossAttention, cross_attentions, lora_layers
+from components.model.photoverse import PhotoVerseAdapter
 
 LORA_NAME = "photoverse"
 

@@ -8,7 +8,6 @@ Legend: B batch, m layers, T tokens a layer, D width of the text encoder, C chan
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -17,93 +16,7 @@ from torch import Tensor, nn
 from components.model.adapters import AdapterStack, normalize
 from components.model.config import ModelConfig
 from components.model.fits import Fits
-
-
-@dataclass(frozen=True)
-class CrossAttention:
-    """One cross-attention layer of a UNet.
-
-    Attributes:
-        name: Path of the layer in the UNet, e.g. "mid_block.attentions.0.transformer_blocks.0.attn2".
-        level: Resolution level, 0 = finest.
-        channels: C.
-    """
-
-    name: str
-    level: int
-    channels: int
-
-    @property
-    def key(self) -> str:
-        """The name as a module name, which may hold no dots."""
-        return self.name.replace(".", "/")
-
-
-def cross_attentions(unet: nn.Module) -> list[CrossAttention]:
-    """Lists the cross-attention layers of a diffusers UNet, in module order."""
-    found = []
-    for name, module in unet.named_modules():
-        if name.endswith(".attn2") and hasattr(module, "to_k"):
-            found.append(CrossAttention(name, _level(unet, name), _plain(module.to_k).out_features))
-    if not found:
-        raise ValueError(
-            f"{type(unet).__name__} has no cross-attention layers (attn2): PhotoVerse has no place in it"
-        )
-    return found
-
-
-@dataclass(frozen=True)
-class LoraLayer:
-    """One layer of a UNet that gets a LoRA, dW = B A.
-
-    Attributes:
-        name: Path of the layer in the UNet.
-        level: Resolution level, 0 = finest.
-        a_shape: (r, in), of a convolution (r, in, k, k).
-        b_shape: (out, r), of a convolution (out, r, 1, 1).
-    """
-
-    name: str
-    level: int
-    a_shape: tuple[int, ...]
-    b_shape: tuple[int, ...]
-
-    @property
-    def key(self) -> str:
-        """The name as a module name, which may hold no dots."""
-        return self.name.replace(".", "/")
-
-
-def lora_layers(unet: nn.Module, config: ModelConfig) -> list[LoraLayer]:
-    """Lists the layers that `lora_targets` names, in module order of the UNet."""
-    targets, found = config.lora_targets, []
-    for name, module in unet.named_modules():
-        plain, added = _plain(module), (".base_layer", ".lora_", ".processor.")
-        if not isinstance(plain, nn.Linear | nn.Conv2d) or any(part in name for part in added):
-            continue
-        if targets == "all":
-            meant = name.startswith(("down_blocks.", "mid_block.", "up_blocks."))
-        else:
-            meant = any(name.endswith(f".attn2.{target}") for target in targets)
-        if meant:
-            out_width, in_width, *kernel = plain.weight.shape
-            a, b = (config.lora_rank, in_width, *kernel), (out_width, config.lora_rank, *[1] * len(kernel))
-            found.append(LoraLayer(name, _level(unet, name), a, b))
-    return found
-
-
-def _plain(layer: Any) -> Any:
-    """The layer itself, below whatever peft has wrapped around it."""
-    return layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer
-
-
-def _level(unet: Any, name: str) -> int:
-    """Resolution level of a layer by its place: down block i and up block n-1-i work at level i."""
-    levels = len(unet.config.block_out_channels)
-    part, index, *_ = name.split(".")
-    if part == "mid_block":
-        return levels - 1
-    return int(index) if part == "down_blocks" else levels - 1 - int(index)
+from components.model.layers import CrossAttention, LoraLayer, cross_attentions, lora_layers, plain
 
 
 class LowRank(nn.Module):
@@ -212,8 +125,8 @@ class PhotoVerseAdapter(nn.Module):
         for layer in self.attentions:
             attn: Any = unet.get_submodule(layer.name)
             visual: Any = self.visual_kv[layer.key]
-            visual.to_k.weight.copy_(_plain(attn.to_k).weight)
-            visual.to_v.weight.copy_(_plain(attn.to_v).weight)
+            visual.to_k.weight.copy_(plain(attn.to_k).weight)
+            visual.to_v.weight.copy_(plain(attn.to_v).weight)
 
     def _checked(self, features_BmTD: Tensor) -> Tensor:
         if features_BmTD.shape[-1] != self.feature_width:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from components.core import StrictConfig, sha256_file, write_bytes_atomic, write_text_atomic
 from components.model.config import ModelConfig
 from components.model.fits import Fits
+from components.model.layers import cross_attentions, lora_layers
 from components.model.photoverse import PhotoVerseAdapter
 
 
@@ -116,8 +117,6 @@ def load_adapter(
         ValueError: The files are damaged, or belong to another base (both are named) or image encoder.
     """
     from safetensors.torch import load_file
-
-    from components.model.photoverse import cross_attentions, lora_layers
 
     card = read_adapter_card(path)
     card.fits.check_base(base_name, unet, text_encoder)

@@ -15,7 +15,7 @@ import torch
 from components.inference import Dials, attach
 from components.model import KeyValueCache, ModelConfig, PhotoVerseAdapter, install, load_base, load_pipeline
 from components.model.fits import Fits
-from components.model.photoverse import cross_attentions, lora_layers
+from components.model.layers import cross_attentions, lora_layers
 from tests.benchmarks.conftest import record
 from tests.factories import tiny_base
 from tests.full_size import SD15, filled, full_size_unet
