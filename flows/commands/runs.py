@@ -18,6 +18,12 @@ def add_commands(commands: Any) -> None:
     _add_stage(commands)
 
 
+def _end_in_order() -> None:
+    """Lets Ctrl-C and SIGTERM end a flow with its stage and its server, in a shell's background too."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
 def _add_demo(commands: Any) -> None:
     details = "A second run keeps what is done; --fresh starts from nothing."
     command = add_command(
@@ -30,6 +36,7 @@ def _add_demo(commands: Any) -> None:
 def _demo(options: argparse.Namespace) -> int:
     from flows.demo import run_demo
 
+    _end_in_order()
     if options.fresh:
         _remove_run(root_of(options), options.name)
     run_demo(options.profile, options.name, root_of(options), parse_settings(options.settings))
@@ -57,6 +64,7 @@ def _train(options: argparse.Namespace) -> int:
     from flows.progress import listening
     from flows.terminal import Board
 
+    _end_in_order()
     quiet_prefect()
     from flows.pipeline import train
 
@@ -88,6 +96,7 @@ def _ablate(options: argparse.Namespace) -> int:
 
     if options.side_by_side is not None and options.side_by_side < 1:
         raise ValueError(f"--side-by-side is 1 or more, found {options.side_by_side}")
+    _end_in_order()
     quiet_prefect()
     from flows.ablate import ablate
 
