@@ -50,7 +50,7 @@ class ModelConfig(StrictConfig):
         lora_rank: Rank of the LoRA part; silent in the paper. 4 is the default of diffusers' LoRA training
             scripts.
         lora_targets: Linear layers of each cross-attention that get a LoRA; K and V alone, as the paper says.
-            "all": every linear layer and convolution in the UNet's blocks, for a base that met few people.
+            "all": every linear layer and convolution in the UNet's blocks, a departure.
         kept_words: Which m' <= m pseudo-words stay at inference with m' < m. "deep" keeps those of the
             deepest layers, which carry the concept (ELITE Sec. 3.1); "shallow" the others. Silent in the
             paper.
