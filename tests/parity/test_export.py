@@ -31,9 +31,17 @@ def test_too_many_tokens_for_an_exact_export_is_an_error():
         frozen_projection(torch.randn(20, 32))
 
 
-@pytest.mark.parametrize(("guidance", "m", "sigma"), [(1.0, None, 1.0), (3.0, None, 0.5), (3.0, 1, 1.0)])
-def test_stock_loaders_draw_the_same_picture(tmp_path, guidance, m, sigma):
-    config = ModelConfig(base=str(tiny_base(tmp_path / "base")))
+@pytest.mark.parametrize(
+    ("guidance", "m", "sigma", "switches"),
+    [
+        (1.0, None, 1.0, {}),
+        (3.0, None, 0.5, {}),
+        (3.0, 1, 1.0, {}),
+        (3.0, None, 1.0, {"lora_targets": "all"}),
+    ],
+)
+def test_stock_loaders_draw_the_same_picture(tmp_path, guidance, m, sigma, switches):
+    config = ModelConfig(base=str(tiny_base(tmp_path / "base")), **switches)
     base = load_base(config)
     adapter = PhotoVerseAdapter.create(base.unet, base.text_encoder, base.image_encoder, config)
     for name, parameter in adapter.named_parameters():
