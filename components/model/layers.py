@@ -12,23 +12,28 @@ ADDED = (".base_layer", ".lora_", ".processor.")
 
 
 @dataclass(frozen=True)
-class CrossAttention:
-    """One cross-attention layer of a UNet.
+class Layer:
+    """One layer of a UNet by its place.
 
     Attributes:
         name: Path of the layer in the UNet, e.g. "mid_block.attentions.0.transformer_blocks.0.attn2".
         level: Resolution level, 0 = finest.
-        channels: C.
     """
 
     name: str
     level: int
-    channels: int
 
     @property
     def key(self) -> str:
         """The name as a module name, which may hold no dots."""
         return self.name.replace(".", "/")
+
+
+@dataclass(frozen=True)
+class CrossAttention(Layer):
+    """One cross-attention layer, C channels wide."""
+
+    channels: int
 
 
 def cross_attentions(unet: nn.Module) -> list[CrossAttention]:
@@ -45,25 +50,16 @@ def cross_attentions(unet: nn.Module) -> list[CrossAttention]:
 
 
 @dataclass(frozen=True)
-class LoraLayer:
-    """One layer of a UNet that gets a LoRA, dW = B A.
+class LoraLayer(Layer):
+    """One layer that gets a LoRA, dW = B A.
 
     Attributes:
-        name: Path of the layer in the UNet.
-        level: Resolution level, 0 = finest.
         a_shape: (r, in), of a convolution (r, in, k, k).
         b_shape: (out, r), of a convolution (out, r, 1, 1).
     """
 
-    name: str
-    level: int
     a_shape: tuple[int, ...]
     b_shape: tuple[int, ...]
-
-    @property
-    def key(self) -> str:
-        """The name as a module name, which may hold no dots."""
-        return self.name.replace(".", "/")
 
 
 def lora_layers(unet: nn.Module, config: ModelConfig) -> list[LoraLayer]:

@@ -175,7 +175,8 @@ class TrainConfig(StrictConfig):
         zero_stage: DeepSpeed ZeRO stage.
         offload: Keeps optimizer state in the CPU's memory (ZeRO 1 to 3), or weights too (ZeRO 3).
         start_from: Adapter file (.safetensors) whose weights the run begins with, such as that of an earlier
-            run; it must belong to the same base and switches. None begins untrained.
+            run; it must belong to the same base and switches, but its LoRA may be on fewer layers. None
+            begins untrained.
         prompt: Training prompt; must hold S* once.
         photo_prompts: Share of samples that are trained with their photo's own prompt (`prompt` of its
             metadata, such as "a photo of S*, smiling, on a red background"), where it has one. Not in the

@@ -1,5 +1,6 @@
 """Begins a run with the weights of a trained adapter instead of untrained ones."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,19 @@ def check_start(config: TrainConfig, model: ModelConfig) -> None:
         return
     card = read_adapter_card(Path(config.start_from))
     there, here = (one.model_dump(mode="json", exclude=PLACES) for one in (card.switches, model))
-    if model.lora_targets == "all":
-        there["lora_targets"] = "all"  # layers that had no LoRA begin with dW = 0
+    if _reaches(model.lora_targets, card.switches.lora_targets):
+        there["lora_targets"] = here["lora_targets"]  # layers that had no LoRA begin with dW = 0
     differing = [f"{name} {there[name]!r}, not {here[name]!r}" for name in here if there[name] != here[name]]
     if differing:
         raise ValueError(
             f"train.start_from: {config.start_from} was trained with {'; '.join(differing)}: "
             "set model alike, or begin without it"
         )
+
+
+def _reaches(wide: Sequence[str], narrow: Sequence[str]) -> bool:
+    """Whether a LoRA on the one set of layers is on all of the other (`ModelConfig.lora_targets`)."""
+    return wide == "all" or (narrow != "all" and set(narrow) <= set(wide))
 
 
 def start_mark(config: TrainConfig) -> str | None:

@@ -31,10 +31,20 @@ def test_a_run_begins_where_the_other_ended(make_job, run, finished):
     assert any(not torch.equal(after[name], ended[name]) for name in ended)
 
 
-def test_a_wider_lora_begins_where_the_narrow_one_ended(make_job, finished):
+def test_adapter_files_are_written_in_the_type_asked_for(make_job, run, finished):
+    job = make_job(
+        "half", steps=1, start_from=str(finished[0].folder / ADAPTER), export_dtype="float16", **BARE
+    )
+    run(job)
+    assert {weight.dtype for weight in load_file(job.folder / ADAPTER).values()} == {torch.float16}
+    assert {weight.dtype for weight in load_file(finished[0].folder / ADAPTER).values()} == {torch.float32}
+
+
+@pytest.mark.parametrize("targets", ["all", ("to_q", "to_k", "to_v")])
+def test_a_wider_lora_begins_where_the_narrow_one_ended(make_job, finished, targets):
     before = finished[0].folder / ADAPTER
     job = make_job("wider", start_from=str(before), **BARE)
-    job = replace(job, model=job.model.model_copy(update={"lora_targets": "all"}))
+    job = replace(job, model=job.model.model_copy(update={"lora_targets": targets}))
     check_start(job.config, job.model)
     started, ended = dict(made_worker(job).adapter.state_dict()), load_file(before)
     assert all(torch.equal(started[name], ended[name]) for name in ended)
@@ -60,6 +70,11 @@ def test_the_same_weights_may_lie_elsewhere_and_others_are_another_run(make_job,
     ("name", "switches", "message"),
     [
         ("nowhere.safetensors", {}, r"no adapter at .*nowhere\.safetensors"),
+        (
+            ADAPTER,
+            {"lora_targets": ("to_q",)},
+            r"was trained with lora_targets \['to_k', 'to_v'\], not \['to_q'\]",
+        ),
         (ADAPTER, {"lora_rank": 2}, "was trained with lora_rank 4, not 2: set model alike"),
     ],
 )
