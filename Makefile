@@ -10,6 +10,8 @@ CHECK := infra/check_machine.sh
 # the environment is rebuilt when what it is made from changes
 STAMP := $(VENV)/.installed-$(shell cat pyproject.toml infra/constraints.txt | cksum | cut -d' ' -f1)
 PYTEST := $(BIN)/python -m pytest
+# whole files go to two processes, in their order: the long ones of tests/integration come first
+TWO := -n 2 --dist loadfile --no-loadscope-reorder
 ARGS ?=
 
 help: ## list the targets
@@ -34,7 +36,7 @@ demo: $(STAMP) ## from drawn photos to personalized pictures, about 10 minutes o
 	@$(BIN)/photoverse demo $(ARGS)
 
 test: $(STAMP) ## the whole suite but what is marked slow, gpu or network; ARGS='-k word' narrows it
-	@$(PYTEST) $(ARGS)
+	@$(PYTEST) $(TWO) $(ARGS)
 
 test-slow: $(STAMP) ## the tests that take minutes
 	@$(PYTEST) -m slow $(ARGS)

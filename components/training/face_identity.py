@@ -42,9 +42,12 @@ class FaceIdentity(nn.Module):
         if self._config.decoded == "face":
             scale = 2 ** (len(_widths(self.decoder.config)) - 1)
             latents, landmarks_xy = face_windows(latents, landmarks_xy, self._config.face_window, scale)
+        return self.arcface.embed(warp_faces(self.pictures(latents), landmarks_xy))
+
+    def pictures(self, latents: Tensor) -> Tensor:
+        """Decodes latents (n, C, h, w), scaled as the UNet sees them: (n, 3, H, W) float32, about [-1, 1]."""
         scaled = latents.to(self.decoder.dtype) / self.decoder.config.scaling_factor
-        images_m11 = self.decoder.decode(scaled).sample
-        return self.arcface.embed(warp_faces(images_m11.float(), landmarks_xy))
+        return self.decoder.decode(scaled).sample.float()
 
 
 def face_windows(latents: Tensor, landmarks_xy: Tensor, share: float, scale: int) -> tuple[Tensor, Tensor]:
@@ -74,7 +77,7 @@ def face_windows(latents: Tensor, landmarks_xy: Tensor, share: float, scale: int
 
 
 def load_face_identity(job: Job, vae: Any, device: torch.device, dtype: torch.dtype) -> FaceIdentity | None:
-    """Loads what the identity loss looks through; None if the term is off.
+    """Loads what the identity loss looks through; None if no term needs it.
 
     Raises:
         ValueError: No identity network, or a tiny decoder that does not fit the base.
@@ -82,7 +85,7 @@ def load_face_identity(job: Job, vae: Any, device: torch.device, dtype: torch.dt
     from components.face import identity_onnx_path, load_arcface
 
     config = job.config.face_loss
-    if config.lambda_face == 0:
+    if not job.config.looks_at_faces:
         return None
     base = Path(job.model.base)
     path = identity_onnx_path(job.face, base if base.is_dir() else None)

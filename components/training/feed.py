@@ -26,6 +26,41 @@ FIELDS = (FEATURES, "latents.npy", "identity.npy")
 AHEAD = 2  # steps that are prepared while the current one runs
 
 
+EXACT = {"landmarks_xy", "identity", "share", "face_share"}
+"""Float32 whatever the model computes in."""
+
+
+@dataclass(frozen=True)
+class FromNoise:
+    """Samples that are drawn from noise for the sampled identity loss, as tensors.
+
+    Attributes:
+        noise: (n, C, h, w) what the pictures start from.
+        input_ids: (n, L) int64: the training prompt or the photo's own.
+        word_positions: (n, L) int64, see `PromptTokens`.
+        empty_ids: (n, L) int64, the empty prompt, for guidance.
+        empty_positions: (n, L) int64.
+        features: (n, m, T, D).
+        identity: (n, D_id) of the reference photos.
+        landmarks_xy: (n, 5, 2) pixels of the target picture, where none are found in the drawn one.
+        share: () 1 / number of such samples in the global batch.
+    """
+
+    noise: Tensor
+    input_ids: Tensor
+    word_positions: Tensor
+    empty_ids: Tensor
+    empty_positions: Tensor
+    features: Tensor
+    identity: Tensor
+    landmarks_xy: Tensor
+    share: Tensor
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Self:
+        """Returns the samples on a device, floating tensors in `dtype` but for `EXACT`."""
+        return type(self)(**_moved(self, device, dtype))
+
+
 @dataclass(frozen=True)
 class MicroBatch:
     """Samples of one forward pass, as tensors.
@@ -44,6 +79,7 @@ class MicroBatch:
         face_share: () 1 / number of such samples in the global batch.
         identity: (n, D_id) of the reference photos.
         landmarks_xy: (n, 5, 2) pixels of the target picture.
+        from_noise: What the sampled identity loss draws; None where it draws nothing.
     """
 
     moments: Tensor
@@ -59,16 +95,24 @@ class MicroBatch:
     face_share: Tensor
     identity: Tensor
     landmarks_xy: Tensor
+    from_noise: FromNoise | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
-        """Returns the batch on a device, floating tensors in `dtype` but for those that need float32."""
-        exact = {"landmarks_xy", "identity", "face_share"}
-        moved = {}
-        for field in fields(self):
-            value = getattr(self, field.name).to(device, non_blocking=True)
-            cast = value.is_floating_point() and field.name not in exact
-            moved[field.name] = value.to(dtype) if cast else value
-        return type(self)(**moved)
+        """Returns the batch on a device, floating tensors in `dtype` but for `EXACT`."""
+        return type(self)(**_moved(self, device, dtype))
+
+
+def _moved(batch: Any, device: torch.device, dtype: torch.dtype) -> dict[str, Any]:
+    """The fields of a batch on a device."""
+    moved: dict[str, Any] = {}
+    for field in fields(batch):
+        value = getattr(batch, field.name)
+        if isinstance(value, Tensor):
+            cast = value.is_floating_point() and field.name not in EXACT
+            moved[field.name] = value.to(device, dtype if cast else None, non_blocking=True)
+        else:
+            moved[field.name] = None if value is None else value.to(device, dtype)
+    return moved
 
 
 @dataclass(frozen=True)
@@ -136,13 +180,46 @@ def step_inputs(
         face_share=torch.tensor(1 / max(1, mine.face_count)),
         identity=torch.from_numpy(sample["identity.npy"][rows]),
         landmarks_xy=torch.from_numpy(landmarks[rows]),
+        from_noise=_from_noise(sample, mine, positions, config, seed, step, prompts),
+    )
+
+
+def _from_noise(
+    sample: dict[str, Any], draws: Draws, positions: np.ndarray, config: TrainConfig, seed: int, step: int,
+    prompts: Prompts,
+) -> FromNoise | None:  # fmt: skip
+    """What the sampled identity loss draws of these samples: each n-th of the global batch."""
+    n = config.sampled_face.every_n_samples
+    rows = np.flatnonzero(positions % n == 0)
+    if not config.sampled_face.due(step) or not len(rows):
+        return None
+    metas = [sample["meta.json"][row] for row in rows]
+    ids, word_positions = prompts.rows(_own_prompts(draws.own_prompt[rows], metas))
+    empty_ids, empty_positions = prompts.rows([""] * len(rows))
+    moments = sample["latents.npy"]
+    shape = (moments.shape[1] // 2, *moments.shape[2:])
+    landmarks = np.array([meta["target_landmarks_xy"] for meta in metas], dtype=np.float32)
+    return FromNoise(
+        noise=sample_noise(seed, step, [int(position) for position in positions[rows]], shape, "from noise"),
+        input_ids=ids,
+        word_positions=word_positions,
+        empty_ids=empty_ids,
+        empty_positions=empty_positions,
+        features=torch.from_numpy(_features_of(draws, sample)[rows]),
+        identity=torch.from_numpy(sample["identity.npy"][rows]),
+        landmarks_xy=torch.from_numpy(landmarks),
+        share=torch.tensor(1 / -(-config.global_batch_size // n)),
     )
 
 
 def _prompts_of(draws: Draws, metas: Sequence[dict[str, Any]]) -> list[str | None]:
     """Returns each sample's prompt; None is the training prompt."""
-    own = [meta.get("prompt") if own else None for meta, own in zip(metas, draws.own_prompt, strict=True)]
+    own = _own_prompts(draws.own_prompt, metas)
     return ["" if dropped else prompt for dropped, prompt in zip(draws.dropped, own, strict=True)]
+
+
+def _own_prompts(own_prompt: np.ndarray, metas: Sequence[dict[str, Any]]) -> list[str | None]:
+    return [meta.get("prompt") if own else None for meta, own in zip(metas, own_prompt, strict=True)]
 
 
 def _features_of(draws: Draws, sample: dict[str, Any]) -> np.ndarray:

@@ -37,6 +37,7 @@ from components.training.job import (
 )
 from components.training.left_out import samples_in
 from components.training.prompts import Prompts
+from components.training.sampled_face import load_sampled_face
 from components.training.similarity import Similarity
 from components.training.start import start_mark, take_weights
 from components.training.step import TERMS, Objective, StepResult, train_step
@@ -77,10 +78,9 @@ class Worker:
             # A fifth less time a step on a CPU; only now, because DeepSpeed's start wants plain memory.
             base.unet.to(memory_format=torch.channels_last)
         scaling_factor = vae.config.scaling_factor
-        self.objective = Objective(
-            self.config, base.noise_scheduler, scaling_factor,
-            load_face_identity(job, vae, self.device, self.dtype),
-        )  # fmt: skip
+        face = load_face_identity(job, vae, self.device, self.dtype)
+        sampled = load_sampled_face(job, base.noise_scheduler, face)
+        self.objective = Objective(self.config, base.noise_scheduler, scaling_factor, face, sampled)
         prompts = Prompts(base.tokenizer, self.config.prompt, self.adapter.m)
         self.feed = make_feed(job, prompts, len(base.noise_scheduler.alphas_cumprod), rank, world_size)
         self.watch = Watch(

@@ -110,7 +110,7 @@ def check_manifest(manifest: ShardManifest, config: TrainConfig) -> None:
 def check_identity_network(config: TrainConfig, face: FaceConfig, model: ModelConfig) -> None:
     """Raises a ValueError, before anything is started, if the identity loss has no network."""
     base = Path(model.base)
-    if config.face_loss.lambda_face > 0:
+    if config.looks_at_faces:
         identity_onnx_path(face, base if base.is_dir() else None)
 
 

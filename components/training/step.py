@@ -1,4 +1,4 @@
-"""One training step: prediction, the four losses averaged over the global batch, backward, optimizer step.
+"""One training step: prediction, the losses averaged over the global batch, backward, optimizer step.
 
 Averages: every term is a mean over the samples of the *global* batch (the identity term over those that
     take part in it), whatever the number of workers and accumulation steps. DeepSpeed averages gradients
@@ -30,8 +30,9 @@ from components.training.objective import (
     sample_latents,
     signal_to_noise,
 )
+from components.training.sampled_face import SampledFace
 
-TERMS = ("loss", "diffusion", "face", "text_regularizer", "visual_regularizer")
+TERMS = ("loss", "diffusion", "face", "text_regularizer", "visual_regularizer", "sampled_face")
 
 
 class Objective:
@@ -42,16 +43,18 @@ class Objective:
         noise_scheduler: The base's schedule and prediction type.
         scaling_factor: `vae.config.scaling_factor`.
         face: None if the identity term is off.
+        sampled: None if the identity of sampled pictures is no term.
     """
 
     def __init__(
-        self, config: TrainConfig, noise_scheduler: Any, scaling_factor: float, face: FaceIdentity | None
-    ) -> None:
+        self, config: TrainConfig, noise_scheduler: Any, scaling_factor: float, face: FaceIdentity | None,
+        sampled: SampledFace | None = None,
+    ) -> None:  # fmt: skip
         self.config, self.noise_scheduler, self.scaling_factor = config, noise_scheduler, scaling_factor
-        self.face = face
+        self.face, self.sampled = face, sampled
 
     def __call__(self, model: Any, batch: MicroBatch) -> Tensor:
-        """Returns the terms (5,), ordered as `TERMS`: this micro batch's share of the global means."""
+        """Returns the terms (6,), ordered as `TERMS`: this micro batch's share of the global means."""
         config = self.config
         latents = sample_latents(batch.moments, batch.posterior_noise, self.scaling_factor)
         noisy_latents = self.noise_scheduler.add_noise(latents, batch.noise, batch.timesteps)
@@ -64,8 +67,10 @@ class Objective:
         visual = eq6_visual_regularizer(prediction.visual_values).sum() * share
         face = self._face_term(model, prediction.noise_pred, noisy_latents, batch)
         weights = config.face_loss.lambda_face, config.losses.lambda_text, config.losses.lambda_visual
+        sampled = self._sampled_term(model, batch)
         total = eq8_total_loss(diffusion, face, text, visual, *weights)
-        return torch.stack([total, diffusion, face, text, visual])
+        total = total + config.sampled_face.lambda_sampled * sampled
+        return torch.stack([total, diffusion, face, text, visual, sampled])
 
     def _predict(self, model: Any, noisy: Tensor, timesteps: Tensor, batch: MicroBatch, rows: Any) -> Any:
         """The model's prediction for some rows of the batch."""
@@ -94,6 +99,11 @@ class Objective:
             )
         return eq7_face_loss(batch.identity, embedding).sum() * batch.face_share
 
+    def _sampled_term(self, model: Any, batch: MicroBatch) -> Tensor:
+        if self.sampled is None or batch.from_noise is None:
+            return torch.zeros((), device=batch.noise.device)
+        return self.sampled(model, batch.from_noise).sum() * batch.from_noise.share
+
     def _estimate_x0(self, model: Any, prediction: Tensor, noisy: Tensor, batch: MicroBatch) -> Tensor:
         """x_0 of the face rows: in one step, or at the end of a short DDIM run from t (`x0_steps`).
 
@@ -111,7 +121,7 @@ class Objective:
 
 
 class StepResult(NamedTuple):
-    """What a step gave: `terms` (5,) global means in the order of `TERMS`, gradient norm, learning rate."""
+    """What a step gave: `terms` (6,) global means in the order of `TERMS`, gradient norm, learning rate."""
 
     terms: Tensor
     gradient_norm: Tensor

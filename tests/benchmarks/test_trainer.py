@@ -285,13 +285,26 @@ VARIANTS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_face_loss_cost(portrait, bench_results, tmp_path, variant):
     """A step with the identity loss in one of its forms, against a step without."""
-    base, manifest = portrait
     face = VARIANTS[variant] | {"max_timestep": 1.0}
     if "tiny_decoder" in face:
-        face["tiny_decoder"] = str(made_tiny_decoder(tmp_path / "decoder", base))
+        face["tiny_decoder"] = str(made_tiny_decoder(tmp_path / "decoder", portrait[0]))
+    cost_of({"face_loss": face}, f"face_loss_{variant}", portrait, bench_results, tmp_path)
+
+
+def test_sampled_face_cost(portrait, bench_results, tmp_path):
+    """A step in which a quarter of the batch is drawn from noise in four steps, against one without."""
+    sampled = {"lambda_sampled": 0.1, "guidance_scale": 3.0, "every_n_samples": 4}
+    cost_of({"sampled_face": sampled}, "sampled_face_a_quarter", portrait, bench_results, tmp_path)
+
+
+def cost_of(
+    extra: dict[str, Any], name: str, portrait: tuple[Path, ShardManifest], results: dict, folder: Path
+) -> None:
+    """Records what a step with a term of the loss costs over one without."""
+    base, manifest = portrait
     with_loss, without = (
-        steps_of(made_worker(made_job(tmp_path / name, base, manifest, **SETTINGS | extra)))
-        for name, extra in (("with", {"face_loss": face}), ("without", {}))
+        steps_of(made_worker(made_job(folder / kind, base, manifest, **SETTINGS | settings)))
+        for kind, settings in (("with", extra), ("without", {}))
     )
 
     def block(steps: Iterator[None]) -> None:
@@ -299,7 +312,7 @@ def test_face_loss_cost(portrait, bench_results, tmp_path, variant):
             next(steps)
 
     processor_ratio(
-        bench_results, f"face_loss_{variant}_over_none", timed(lambda: block(with_loss)),
+        results, f"{name}_over_none", timed(lambda: block(with_loss)),
         timed(lambda: block(without)), 5, "a step without the identity loss",
     )  # fmt: skip
 

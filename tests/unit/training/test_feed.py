@@ -74,7 +74,7 @@ def test_two_workers_see_together_what_one_sees(settings):
     parts = [taken(feed(Reader(rank, 2), rank, 2, **settings), 4, 1)[0] for rank in (0, 1)]
     assert parts[0].keys + parts[1].keys == whole[0].keys
     for field in fields(whole[0].micro_batches[0]):
-        if field.name in ("face_rows", "face_share"):
+        if field.name in ("face_rows", "face_share", "from_noise"):
             continue
         assert torch.equal(joined(parts, field.name), joined(whole, field.name)), field.name
     shares = {float(micro.face_share) for part in parts for micro in part.micro_batches}
@@ -120,7 +120,7 @@ def test_a_share_of_the_samples_is_trained_with_the_photos_own_prompt():
 def test_prompts_of_their_own_change_no_other_draw():
     plain, own = (taken(feed(Reader(), photo_prompts=share), 2, 1)[0].micro_batches[0] for share in (0, 1))
     for field in fields(plain):
-        if field.name not in ("input_ids", "word_positions"):
+        if field.name not in ("input_ids", "word_positions", "from_noise"):
             assert torch.equal(getattr(plain, field.name), getattr(own, field.name)), field.name
     assert not torch.equal(plain.input_ids, own.input_ids)
 
@@ -135,7 +135,7 @@ def test_a_share_of_the_samples_sees_another_photo_of_the_person():
 
 def test_pairs_change_no_other_draw():
     plain, pairs = (taken(feed(Reader(), pairs=share), 2, 1)[0].micro_batches[0] for share in (0, 1))
-    for field in fields(plain):
+    for field in fields(plain)[:-1]:
         assert (field.name == "features") != torch.equal(
             getattr(plain, field.name), getattr(pairs, field.name)
         )
@@ -161,3 +161,43 @@ def test_casting_keeps_landmarks_and_identity_exact():
     assert batch.noise.dtype == batch.features.dtype == torch.bfloat16
     assert batch.landmarks_xy.dtype == batch.identity.dtype == torch.float32
     assert batch.timesteps.dtype == torch.int64
+
+
+SAMPLED = {"sampled_face": {"lambda_sampled": 1.0, "every_n_samples": 2}}
+
+
+@pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 2}])
+def test_what_is_drawn_from_noise_does_not_depend_on_workers(settings):
+    (whole,) = taken(feed(Reader(), **SAMPLED), 4, 1)[0].micro_batches
+    parts = [taken(feed(Reader(rank, 2), rank, 2, **SAMPLED, **settings), 4, 1)[0] for rank in (0, 1)]
+    drawn = [micro.from_noise for part in parts for micro in part.micro_batches]
+    for field in fields(drawn[0])[:-1]:
+        together = torch.cat([getattr(part, field.name) for part in drawn])
+        assert torch.equal(together, getattr(whole.from_noise, field.name)), field.name
+    assert {float(part.share) for part in drawn} == {float(whole.from_noise.share)} == {0.25}
+
+
+def test_each_nth_sample_is_drawn_from_noise_of_its_own_and_never_with_the_empty_prompt():
+    settings = SAMPLED | {"condition_dropout": 0.9, "photo_prompts": 1.0}
+    batch = taken(feed(Reader(), **settings), 1, 1)[0].micro_batches[0]
+    drawn = batch.from_noise
+    assert drawn.identity[:, 0].tolist() == drawn.landmarks_xy[:, 4, 1].tolist() == [8, 10, 12, 14]
+    assert drawn.features[:, 0, 0, 0].tolist() == [8, 10, 12, 14]
+    assert not (drawn.noise == batch.noise[::2]).any()
+    (own, empty), _ = PROMPTS.rows(["S* smiling", ""])
+    assert torch.equal(drawn.input_ids, own.expand(4, -1))
+    assert torch.equal(drawn.empty_ids, empty.expand(4, -1))
+
+
+def test_nothing_is_drawn_from_noise_where_the_term_is_off_or_not_due():
+    off, early = {}, {"sampled_face": {"lambda_sampled": 1.0, "start_step": 2, "every_n_steps": 3}}
+    for settings, due in ((off, []), (early, [3, 6])):
+        steps = taken(feed(Reader(), **settings), 0, 8)
+        assert [step.step for step in steps if step.micro_batches[0].from_noise is not None] == due
+
+
+def test_pictures_from_noise_keep_identity_and_landmarks_exact():
+    batch = taken(feed(Reader(), **SAMPLED), 0, 1)[0].micro_batches[0].to(torch.device("cpu"), torch.bfloat16)
+    drawn = batch.from_noise
+    assert drawn.noise.dtype == drawn.features.dtype == torch.bfloat16
+    assert drawn.landmarks_xy.dtype == drawn.identity.dtype == drawn.share.dtype == torch.float32

@@ -1,0 +1,99 @@
+"""The identity of pictures as they are drawn: noise -> DDIM with guidance -> picture -> face -> identity.
+
+Gradients flow from the identity through every step. The face stands wherever the noise put it, so a detector
+looks for it, without gradient.
+
+Shapes: n pictures, C h w latents, H W pixels, D identity width.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from components.training.config import SampledFaceConfig
+from components.training.face_identity import FaceIdentity
+from components.training.feed import FromNoise
+from components.training.job import Job
+from components.training.losses import eq7_face_loss
+
+
+class SampledFace:
+    """1 - cos(ArcFace(x), ArcFace(x')), x' drawn from noise (a departure from PhotoVerse Eq. 7).
+
+    Args:
+        config: Steps and weights of the drawing.
+        noise_scheduler: The base's schedule; steps are spaced as its config says.
+        face: Decoder and identity network.
+        detect: `uint8 (H, W, 3) RGB -> faces`, largest first.
+        alpha: Weight of the LoRA part.
+    """
+
+    def __init__(
+        self, config: SampledFaceConfig, noise_scheduler: Any, face: FaceIdentity, detect: Any, alpha: float
+    ) -> None:
+        from diffusers import DDIMScheduler
+
+        self._scheduler = DDIMScheduler.from_config(noise_scheduler.config, clip_sample=False)
+        self._scheduler.set_timesteps(len(config.sigma))
+        self._config, self._face, self._detect, self._alpha = config, face, detect, alpha
+
+    def __call__(self, model: Any, batch: FromNoise) -> Tensor:
+        """Returns the loss of each picture, (n,) in [0, 2].
+
+        Where no face is found the landmarks are those of the target picture: what is seen there is no face
+        either, and losing faces is no way to a lower loss.
+        """
+        from components.face import warp_faces
+
+        images_m11 = self._face.pictures(self.draw(model, batch))
+        landmarks_xy = self._landmarks(images_m11, batch.landmarks_xy)
+        embedding = self._face.arcface.embed(warp_faces(images_m11, landmarks_xy))
+        return eq7_face_loss(batch.identity, embedding)
+
+    def draw(self, model: Any, batch: FromNoise) -> Tensor:
+        """Returns x' as latents (n, C, h, w): DDIM with guidance, gradients through conditional passes."""
+        latents = batch.noise
+        for timestep, sigma in zip(self._scheduler.timesteps, self._config.sigma, strict=True):
+            noise_pred = self._noise_pred(model, latents, timestep, batch, sigma)
+            latents = self._scheduler.step(noise_pred, timestep, latents).prev_sample
+        return latents
+
+    def _noise_pred(
+        self, model: Any, latents: Tensor, timestep: Tensor, batch: FromNoise, sigma: float
+    ) -> Tensor:
+        timesteps = timestep.to(latents.device).expand(len(latents))
+        ones = torch.ones(len(latents), device=latents.device, dtype=latents.dtype)
+        with_person = model(
+            latents, timesteps, batch.input_ids, batch.word_positions, batch.features,
+            ones, sigma * ones, self._alpha,
+        ).noise_pred  # fmt: skip
+        scale = self._config.guidance_scale
+        if scale == 1:
+            return with_person
+        with torch.no_grad():
+            without = model(
+                latents, timesteps, batch.empty_ids, batch.empty_positions, batch.features,
+                ones, 0 * ones, self._alpha,
+            ).noise_pred  # fmt: skip
+        return without + scale * (with_person - without)
+
+    def _landmarks(self, images_m11: Tensor, otherwise_xy: Tensor) -> Tensor:
+        pixels = ((images_m11.detach().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+        landmarks_xy = otherwise_xy.clone()
+        for row, picture in enumerate(pixels.permute(0, 2, 3, 1).cpu().numpy()):
+            faces = self._detect(np.ascontiguousarray(picture))
+            if faces:
+                landmarks_xy[row] = torch.from_numpy(faces[0].landmarks_xy)
+        return landmarks_xy
+
+
+def load_sampled_face(job: Job, noise_scheduler: Any, face: FaceIdentity | None) -> SampledFace | None:
+    """Loads what the sampled identity loss needs beside `face`; None if the term is off."""
+    from components.face import load_detector
+
+    config = job.config.sampled_face
+    if config.lambda_sampled == 0 or face is None:
+        return None
+    return SampledFace(config, noise_scheduler, face, load_detector(job.face), job.config.alpha)
