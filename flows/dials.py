@@ -62,6 +62,7 @@ DIALS: tuple[tuple[str, Any, str], ...] = (
     ("m", int, "how many pseudo-words S* stands for"),
     ("guidance_scale", float, "classifier-free guidance; 1 turns it off"),
     ("num_inference_steps", int, "denoising steps"),
+    ("candidates", int, "pictures drawn for each that is kept: the one most like the person; each costs one"),
     ("strength", float, "image-to-image: start from the photo, this far noised (0 to 1)"),
     ("gamma_schedule", share_list, "factor on gamma over the steps, e.g. 0:0,0.2:1"),
     ("sigma_schedule", share_list, "factor on sigma over the steps"),

@@ -7,7 +7,7 @@ from pydantic import Field, field_validator, model_validator
 from components.core import StrictConfig
 from components.inference import Dials
 
-SweptDial = Literal["sigma", "gamma", "alpha", "m", "guidance_scale", "strength"]
+SweptDial = Literal["sigma", "gamma", "alpha", "m", "guidance_scale", "candidates", "strength"]
 
 
 class EvaluationConfig(StrictConfig):
@@ -119,7 +119,8 @@ def swept(dials: Dials, dial: str, value: float) -> Dials:
     Raises:
         ValueError: The dial cannot take the value.
     """
-    turned = dials.model_dump() | {dial: int(value) if dial == "m" else value}
+    whole = dial in ("m", "candidates")
+    turned = dials.model_dump() | {dial: int(value) if whole else value}
     return Dials.parse(turned, source=f"evaluation.sweeps.{dial}")
 
 

@@ -25,6 +25,7 @@ class Photo:
             one, so that they have the size and sharpness of generated ones.
         landmarks_xy: (5, 2) float32, pixels of `target_uint8`.
         features: (m, T, D) float16, raw features of the identity crop.
+        identity: (D_id,) float32, unit-norm embedding of the photo's face, by which candidates are chosen.
     """
 
     key: str
@@ -34,6 +35,7 @@ class Photo:
     target_uint8: NDArray[np.uint8]
     landmarks_xy: NDArray[np.float32]
     features: NDArray[np.float16]
+    identity: NDArray[np.float32]
 
 
 def photo_of(sample: Mapping[str, Any]) -> Photo:
@@ -47,6 +49,7 @@ def photo_of(sample: Mapping[str, Any]) -> Photo:
         target_uint8=np.asarray(sample["target.png"]),
         landmarks_xy=np.asarray(meta["target_landmarks_xy"], dtype=np.float32).reshape(5, 2),
         features=np.asarray(sample["features.npy"]),
+        identity=np.asarray(sample["identity.npy"], dtype=np.float32),
     )
 
 
@@ -58,7 +61,8 @@ def load_photos(manifest: ShardManifest, split: str) -> list[Photo]:
     """
     from components.shards import load_split
 
-    return [photo_of(sample) for sample in load_split(manifest, split, fields=("target.png", "features.npy"))]
+    fields = ("target.png", "features.npy", "identity.npy")
+    return [photo_of(sample) for sample in load_split(manifest, split, fields=fields)]
 
 
 def choose_people(photos: Sequence[Photo], people: int | None) -> list[Photo]:

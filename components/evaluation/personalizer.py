@@ -82,7 +82,8 @@ class PersonalizerGenerator:
         if not new:
             return
         features_BmTD = torch.from_numpy(np.stack([photo.features for photo in new]).astype(np.float32))
-        cards = self._personalizer.attachment.cards(features_BmTD, CONSENT)
+        identities_BD = torch.from_numpy(np.stack([photo.identity for photo in new]))
+        cards = self._personalizer.attachment.cards(features_BmTD, CONSENT, identities_BD=identities_BD)
         self._cards |= {photo.key: card for photo, card in zip(new, cards, strict=True)}
 
 

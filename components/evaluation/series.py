@@ -15,6 +15,8 @@ from components.evaluation.prompts import Prompt, PromptSet
 from components.inference import Dials
 
 FolderOf = Callable[[str, Dials], Path]
+ALONE: dict[str, Any] = {"candidates": 1}
+"""Where the method's own parts and dials are compared, nothing is chosen."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,10 @@ def _protocol_series(
 ) -> list[Series]:
     prompt, weight = Prompt(text=config.prompt), config.branch_alone
     turned: dict[str, dict[str, Any]] = {
-        f"m = {m}": {"m": m, "m_schedule": (), "m_levels": ()} for m in config.m_values
+        f"m = {m}": {"m": m, "m_schedule": (), "m_levels": ()} | ALONE for m in config.m_values
     }
     if weight is not None:
-        always: dict[str, Any] = {"gamma_schedule": (), "sigma_schedule": ()}
+        always: dict[str, Any] = {"gamma_schedule": (), "sigma_schedule": ()} | ALONE
         turned["text branch alone"] = {"gamma": weight, "sigma": 0.0} | always
         turned["visual branch alone"] = {"gamma": 0.0, "sigma": weight} | always
     dials = {label: config.dials.model_copy(update=values) for label, values in turned.items()}
@@ -103,7 +105,7 @@ def _swept_series(
     series = []
     for dial, values in config.sweeps.items():
         for value in values:
-            dials = swept(config.dials, dial, value)
+            dials = swept(config.dials.model_copy(update=ALONE), dial, value)
             parts = [
                 drawn(dial, f"{value:g}", prompt, dials, some, config, folder_of, 1)
                 for prompt in prompts[: config.sweep_prompts]

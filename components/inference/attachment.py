@@ -98,15 +98,30 @@ class Attachment:
 
     @torch.no_grad()
     def cards(
-        self, features_BmTD: Tensor, consent: Consent | str = "not stated", expires: datetime | None = None
+        self,
+        features_BmTD: Tensor,
+        consent: Consent | str = "not stated",
+        expires: datetime | None = None,
+        identities_BD: Tensor | None = None,
     ) -> list[IdentityCard]:
-        """Makes an identity card of each photo's features (B, m, T, D_in)."""
+        """Makes an identity card of each photo's features (B, m, T, D_in).
+
+        Args:
+            features_BmTD: As the extractor gives them.
+            consent: Who agreed to what; words alone are the purpose of an unnamed person.
+            expires: From when on the cards are refused.
+            identities_BD: Unit-norm embeddings of the faces, by which candidates are chosen; None leaves
+                cards without.
+        """
         features = features_BmTD.to(next(self.adapter.parameters()).device)
         words, tokens = self.adapter.text_words(features), self.adapter.visual_tokens(features)
         made = datetime.now(UTC)
+        identities = [None] * len(words) if identities_BD is None else list(identities_BD.float().cpu())
         return [
-            IdentityCard(w, t, self.adapter_hash, self.base_hash, Consent.of(consent), made, expires)
-            for w, t in zip(words.float().cpu(), tokens.float().cpu(), strict=True)
+            IdentityCard(
+                w, t, self.adapter_hash, self.base_hash, Consent.of(consent), made, expires, identity=identity
+            )
+            for w, t, identity in zip(words.float().cpu(), tokens.float().cpu(), identities, strict=True)
         ]
 
     @torch.no_grad()

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from components.core import write_bytes_atomic
@@ -36,6 +37,8 @@ class IdentityCard:
         created: When, with time zone.
         expires: From when on the card is refused; None is never.
         photos: How many photos it was made from.
+        identity: (D_id,) unit-norm embedding of the photo's face by the identity network of the adapter's
+            run, float32; what candidates are compared with. None where there was no such network.
     """
 
     words: Tensor
@@ -46,6 +49,7 @@ class IdentityCard:
     created: datetime
     expires: datetime | None = None
     photos: int = 1
+    identity: Tensor | None = None
 
     def save(self, path: Path) -> Path:
         """Writes the card as one safetensors file, its facts in the header.
@@ -58,6 +62,8 @@ class IdentityCard:
         if path.suffix != ".safetensors":
             raise ValueError(f"an identity card is a .safetensors file, found {path.name!r}")
         tensors = {"words": self.words.contiguous(), "visual_tokens": self.visual_tokens.contiguous()}
+        if self.identity is not None:
+            tensors["identity"] = self.identity.contiguous()
         write_bytes_atomic(path, save(tensors, metadata={"card": json.dumps(self._facts())}))
         return path
 
@@ -74,7 +80,8 @@ class IdentityCard:
             raise ValueError(f"no identity card at {path}")
         facts = cls.read_facts(path)
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in ("words", "visual_tokens")}
+            names = ["words", "visual_tokens", *({"identity"} & set(file.keys()))]
+            tensors = {name: file.get_tensor(name) for name in names}
         card = cls(**tensors, **facts)
         card.check_date(now)
         return card
@@ -145,7 +152,7 @@ def combine_cards(cards: Sequence[IdentityCard], how: Literal["mean", "stack"] =
     Args:
         cards: One a photo, of one adapter.
         how: "mean" averages words and visual tokens; "stack" averages the words and keeps all visual tokens
-            side by side, so that attention can choose among the photos.
+            side by side, so that attention can choose among the photos. Identities are averaged either way.
 
     Raises:
         ValueError: There is none, or they are of different adapters.
@@ -156,8 +163,10 @@ def combine_cards(cards: Sequence[IdentityCard], how: Literal["mean", "stack"] =
     for card in cards:
         card.check_fit(first.adapter_hash, first.base_hash)
     visual = torch.stack([card.visual_tokens for card in cards])
+    identities = [card.identity for card in cards if card.identity is not None]
     return replace(
         first,
+        identity=F.normalize(torch.stack(identities).mean(0), dim=0) if identities else None,
         words=torch.stack([card.words for card in cards]).mean(0),
         visual_tokens=visual.mean(0) if how == "mean" else visual.flatten(0, 1),
         photos=sum(card.photos for card in cards),

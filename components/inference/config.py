@@ -34,6 +34,9 @@ class Dials(StrictConfig):
         num_inference_steps: Denoising steps. Silent in the paper; 30 is where DDIM stops changing much.
         strength: For image-to-image: share of the steps that are taken from the noised picture on; None
             starts from pure noise.
+        candidates: Pictures that are drawn for each that is returned: the one whose face is most like the
+            person's is kept (best of n, as arXiv 2501.09732). Each costs a whole picture. Where nobody is
+            meant, or a card holds no identity to compare with, one is drawn.
     """
 
     gamma: Weight = 1.0
@@ -51,6 +54,7 @@ class Dials(StrictConfig):
     guidance_scale: float = Field(default=7.5, ge=1, le=50, allow_inf_nan=False)
     num_inference_steps: int = Field(default=30, ge=1, le=1000)
     strength: float | None = Field(default=None, gt=0, le=1)
+    candidates: int = Field(default=1, ge=1, le=16)
 
     @field_validator("gamma_schedule", "sigma_schedule", "alpha_schedule", "m_schedule")
     @classmethod

@@ -6,6 +6,7 @@ batch.
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,12 +18,13 @@ from components.core import Progress, RuntimeConfig, pick_device, pick_dtype
 from components.face import FaceConfig, load_detector, load_masker
 from components.inference.attachment import attach
 from components.inference.card import IdentityCard, combine_cards
-from components.inference.conditions import Persons, make_rows, shared_key
+from components.inference.conditions import Persons, Row, make_rows, shared_key
 from components.inference.config import Dials, PhotoRules, ProvenanceConfig
 from components.inference.consent import Consent
 from components.inference.credentials import load_seal
-from components.inference.likeness import Likeness
-from components.inference.photo import PhotoLike, crop_identity, crop_start, read_photo
+from components.inference.drawer import Drawer, candidates_of
+from components.inference.likeness import Likeness, pixels
+from components.inference.photo import PhotoLike, crop_identity, crop_start, find_face, read_photo
 from components.inference.provenance import recipe, with_recipe
 from components.inference.safety import Blocked, BlockedError, SafetyCheck, load_safety_check
 from components.inference.watermark import embed_watermark
@@ -69,10 +71,8 @@ class Personalizer:
         self.model_version = model_version
         self.provenance = provenance or ProvenanceConfig()
         self._seal = load_seal(self.provenance.key_folder) if self.provenance.sign else None
-        self._safety_check = safety_check
+        self._drawer = Drawer(self.attachment, safety_check, lambda: self._likeness)
         self._tools: tuple[Any, Any] | None = None
-        self._likeness: Likeness | None = None
-        self._img2img: Any = None
 
     @classmethod
     def load(
@@ -141,16 +141,27 @@ class Personalizer:
             ValueError: A photo cannot be used: no picture, too large, no face, face too small.
         """
         one = isinstance(photos, Path | str | bytes | np.ndarray | Image.Image)
-        crops = [self.identity_crop(photo) for photo in ([photos] if one else photos)]  # type: ignore
-        if not crops:
+        seen = [self._look_at(photo) for photo in ([photos] if one else photos)]  # type: ignore
+        if not seen:
             raise ValueError("an identity card needs at least one photo")
-        features = [self.extractor(self.extractor.preprocess(crop[None])) for crop in crops]
-        return combine_cards(self.attachment.cards(torch.cat(features), consent, expires), combine)
+        features = [self.extractor(self.extractor.preprocess(crop[None])) for crop, _ in seen]
+        found = [identity for _, identity in seen if identity is not None]
+        identities = torch.from_numpy(np.stack(found)) if len(found) == len(seen) else None
+        return combine_cards(
+            self.attachment.cards(torch.cat(features), consent, expires, identities), combine
+        )
 
     def identity_crop(self, photo: PhotoLike) -> np.ndarray:
         """Returns x_m of a photo: uint8 (S, S, 3) RGB."""
-        detector, masker = self._face_tools()
-        return crop_identity(read_photo(photo, self.rules), detector, masker, self.extractor, self.rules)
+        return self._look_at(photo)[0]
+
+    def _look_at(self, photo: PhotoLike) -> tuple[np.ndarray, np.ndarray | None]:
+        """Returns x_m of a photo and the identity of its face; None without an identity network."""
+        image, (detector, masker) = read_photo(photo, self.rules), self._face_tools()
+        face = find_face(image, detector, self.rules)
+        crop = crop_identity(image, face, masker, self.extractor, self.rules)
+        likeness = self._likeness
+        return crop, None if isinstance(likeness, ValueError) else likeness.embed_face(image, face)
 
     def start_image(self, photo: PhotoLike) -> Image.Image:
         """Returns the square around the face of a photo, as large as a picture, for image-to-image."""
@@ -164,11 +175,19 @@ class Personalizer:
         Raises:
             ValueError: The photo cannot be used, or neither face settings nor base have an identity network.
         """
-        if self._likeness is None:
-            base = Path(self.attachment.pipe.name_or_path or "nowhere")
-            self._likeness = Likeness.load(self.face, base if base.is_dir() else None, self._face_tools()[0])
-        shown = [np.asarray(picture.convert("RGB")) for picture in pictures]
-        return self._likeness(read_photo(photo, self.rules), shown)
+        likeness = self._likeness
+        if isinstance(likeness, ValueError):
+            raise likeness
+        return likeness(read_photo(photo, self.rules), [pixels(picture) for picture in pictures])
+
+    @cached_property
+    def _likeness(self) -> Likeness | ValueError:
+        """What compares faces; where there is no identity network, the fault that says so."""
+        base = Path(self.attachment.pipe.name_or_path or "nowhere")
+        try:
+            return Likeness.load(self.face, base if base.is_dir() else None, self._face_tools()[0])
+        except ValueError as fault:
+            return fault
 
     def _face_tools(self) -> tuple[Any, Any]:
         if self._tools is None:  # a caller with finished cards needs none of them
@@ -221,7 +240,8 @@ class Personalizer:
             persons: Card or cards of each picture; None draws without a person.
             prompts: One a picture.
             seeds: One a picture; the same seed gives the same picture, whatever stands beside it.
-            dials: One for all, or one a picture.
+            dials: One for all, or one a picture. With `candidates` several are drawn for each, from seeds
+                that follow from its own, and the one most like the person is kept.
             negative_prompts: One a picture; None is empty.
             start_images: For pictures whose dials have a `strength`: what to start from.
             batch_size: Pictures denoised together; pictures that differ in alpha, guidance, steps or strength
@@ -248,13 +268,15 @@ class Personalizer:
         for group in groups.values():
             for at in range(0, len(group), batch_size):
                 chosen = group[at : at + batch_size]
-                drawn = self._draw(
-                    [rows[i] for i in chosen], [seeds[i] for i in chosen], [starts[i] for i in chosen]
+                drawn = self._drawer.best(
+                    [rows[i] for i in chosen],
+                    [seeds[i] for i in chosen],
+                    [starts[i] for i in chosen],
+                    batch_size,
                 )
-                blocks = self._safety_check(drawn) if self._safety_check else [False] * len(drawn)
-                for i, image, blocked in zip(chosen, drawn, blocks, strict=True):
+                for i, image in zip(chosen, drawn, strict=True):
                     facts = self._recipe(rows[i], seeds[i], keep_prompt)
-                    pictures[i] = Blocked(seeds[i]) if blocked else self._marked(image, facts)
+                    pictures[i] = Blocked(seeds[i]) if image is None else self._marked(image, facts)
                 if progress is not None:
                     progress.advance(len(chosen))
         return [picture for picture in pictures if picture is not None]
@@ -263,38 +285,12 @@ class Personalizer:
         key = self.provenance.watermark_key
         return with_recipe(embed_watermark(image, key) if key else image, facts, self._seal)
 
-    def _draw(
-        self, rows: Sequence[Any], seeds: Sequence[int], starts: Sequence[Image.Image | None]
-    ) -> list[Image.Image]:
-        dials = [row.dials for row in rows]
-        inputs = self.attachment.inputs(
-            [row.prompt for row in rows], [row.persons for row in rows], dials, [row.negative for row in rows]
-        )
-        # On the CPU whatever the device: the same seed gives the same noise everywhere.
-        inputs["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-        if dials[0].strength is None:
-            return self.attachment.pipe(**inputs).images
-        if any(start is None for start in starts):
-            raise ValueError("a picture with a strength needs a start image")
-        return self._image_to_image()(image=list(starts), strength=dials[0].strength, **inputs).images
-
-    def _image_to_image(self) -> Any:
-        """The image-to-image sibling of the pipeline: the same networks, PhotoVerse included."""
-        if self._img2img is None:
-            from diffusers import StableDiffusionImg2ImgPipeline
-
-            self._img2img = StableDiffusionImg2ImgPipeline(
-                **self.attachment.pipe.components, requires_safety_checker=False
-            )
-            self._img2img.set_progress_bar_config(**getattr(self.attachment.pipe, "_progress_bar_config", {}))
-        return self._img2img
-
-    def _recipe(self, row: Any, seed: int, keep_prompt: bool) -> dict[str, Any]:
+    def _recipe(self, row: Row, seed: int, keep_prompt: bool) -> dict[str, Any]:
         return recipe(
             prompt=row.prompt,
             negative_prompt=row.negative,
             seed=seed,
-            dials=row.dials,
+            dials=row.dials.model_copy(update={"candidates": candidates_of(row)}),
             adapter_hash=self.attachment.adapter_hash,
             base_hash=self.attachment.base_hash,
             model=self.model_version,

@@ -76,10 +76,9 @@ def find_face(image_uint8: np.ndarray, detector: Any, rules: PhotoRules) -> Face
 
 
 def crop_identity(
-    image_uint8: np.ndarray, detector: Any, masker: Any, extractor: Any, rules: PhotoRules
+    image_uint8: np.ndarray, face: Face, masker: Any, extractor: Any, rules: PhotoRules
 ) -> np.ndarray:
     """Returns x_m of a photo for a `FeatureExtractor`, the very crop that preparation cuts."""
-    face = find_face(image_uint8, detector, rules)
     return identity_crop(
         image_uint8,
         face,

@@ -64,6 +64,7 @@ class ServingLimits(StrictConfig):
         pictures: Most pictures of a request.
         requests: Most requests of a call.
         steps: Most denoising steps.
+        candidates: Most pictures drawn for each that is returned.
     """
 
     photo_bytes: int = Field(default=10_000_000, ge=1)
@@ -72,6 +73,7 @@ class ServingLimits(StrictConfig):
     pictures: int = Field(default=8, ge=1)
     requests: int = Field(default=16, ge=1)
     steps: int = Field(default=100, ge=1)
+    candidates: int = Field(default=8, ge=1, le=16)
 
 
 class RegistryConfig(StrictConfig):

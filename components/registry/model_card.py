@@ -46,7 +46,7 @@ def write_model_card(
         f"Licences: {licences or 'not recorded'}. Photos that could not be used: {manifest.rejects}.\n"
         f"Weights that it stands on: {parts_of or 'not recorded'}.",
         "## Figures",
-        f"On {report.people} held-out people, {report.count_out} pictures.\n"
+        f"On {report.people} held-out people, {report.count_out} pictures{_chosen(facts or {})}.\n"
         f"Held-out reference gain (relative loss that the right photo saves): "
         f"{checkpoint.reference_gain:+.4f} (95% interval over people {low:+.4f} to {high:+.4f}).",
         _table("identity net", report.identity),
@@ -63,6 +63,12 @@ def write_model_card(
         f"Decision: {decision.decision}.\n\n" + "\n".join(f"- {reason}" for reason in decision.reasons),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _chosen(facts: Mapping[str, Any]) -> str:
+    """What a reader must know of figures whose pictures were chosen by one of the judges."""
+    count = (facts.get("config", {}).get("dials") or {}).get("candidates", 1)
+    return "" if count == 1 else f", each the best of {count} candidates by the identity net, the first judge"
 
 
 def _table(judge: str, figures: IdentityFigures) -> str:

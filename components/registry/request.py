@@ -34,6 +34,7 @@ class RequestDials(BaseModel):
     m: int | None = Field(default=None, ge=1)
     guidance_scale: float | None = Field(default=None, ge=1, le=30)
     num_inference_steps: int | None = Field(default=None, ge=1)
+    candidates: int | None = Field(default=None, ge=1)
 
 
 class Request(BaseModel):
@@ -106,6 +107,7 @@ def parse_request(value: Any, limits: ServingLimits) -> Request:
     for name, found, most in (
         ("pictures", request.pictures, limits.pictures),
         ("dials.num_inference_steps", steps, limits.steps),
+        ("dials.candidates", request.dials.candidates or 1, limits.candidates),
         ("characters of prompt", len(request.prompt), limits.prompt_characters),
         ("characters of negative_prompt", len(request.negative_prompt), limits.prompt_characters),
     ):

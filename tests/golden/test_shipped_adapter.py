@@ -1,10 +1,14 @@
 """The adapter that comes with the portrait base: small, of that base, and true to people it never saw."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from components.face import FaceConfig, load_detector
 from components.inference import Dials
+from components.inference.likeness import Likeness
 from components.portraits.world import portrait
 from flows.config import anchored, resolve
 from flows.single import SHIPPED_ADAPTER, load_personalizer
@@ -36,3 +40,23 @@ def test_people_it_never_saw_are_nearer_to_themselves_than_to_each_other(persona
     own, other = np.diag(found), found[~np.eye(len(found), dtype=bool)]
     assert np.isnan(own).sum() <= 1
     assert np.nanmean(own) - np.nanmean(other) > 0.2  # .27 when it was made; two photos of a person: .79
+
+
+def test_the_best_of_four_is_more_alike_by_a_judge_that_did_not_choose(personalizer, tmp_path):
+    base = Path(personalizer.attachment.pipe.name_or_path)
+    detect = load_detector(FaceConfig())
+    judge = Likeness.load(FaceConfig(identity_onnx=str(base / "face_pack" / "judge.onnx")), None, detect)
+    people = [portrait(person, 0, 128).image_uint8 for person in HELDOUT]
+    cards = [personalizer.card(photo, "a drawing") for photo in people]
+    kept = []
+    for candidates in (1, 4):
+        dials = Dials(
+            num_inference_steps=6, guidance_scale=3, sigma=0.75, sigma_schedule=((0, 0), (0.16, 1)),
+            candidates=candidates,
+        )  # fmt: skip
+        pictures = personalizer.generate(cards, ["a photo of S*"] * len(cards), range(len(cards)), dials)
+        shown = [np.asarray(picture) for picture in pictures]
+        kept.append(
+            np.mean([judge(*pair)[0] or 0 for pair in zip(people, ([p] for p in shown), strict=True)])
+        )
+    assert kept[1] > kept[0] + 0.02

@@ -27,6 +27,7 @@ def drawn_photo(person: int, view: int) -> Photo:
         target_uint8=drawn.image_uint8,
         landmarks_xy=drawn.landmarks_xy,
         features=np.full((2, 2, 4), person, np.float16),
+        identity=np.eye(16, dtype=np.float32)[person],
     )
 
 

@@ -39,6 +39,7 @@ def test_a_sample_without_group_is_a_photo_without_group(photos):
         "meta.json": meta,
         "target.png": photos[0].target_uint8,
         "features.npy": photos[0].features,
+        "identity.npy": photos[0].identity,
     }
     photo = photo_of(sample)
     assert (photo.key, photo.person, photo.group, photo.gender) == ("k", "7", "", "")

@@ -1,6 +1,7 @@
 """The whole stage on a tiny untrained base: real shards, real pipeline, real judges."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from components.core import EvaluationReport, RuntimeConfig, TrackingConfig
 from components.evaluation import EvaluationConfig, evaluate
 from components.evaluation.personalizer import PersonalizerGenerator
 from components.face import FaceConfig
-from components.inference import embed_watermark
+from components.inference import embed_watermark, read_recipe
 
 CONFIG = EvaluationConfig(
     pictures_per_reference=2,
@@ -110,7 +111,7 @@ def rich(run, tmp_path_factory):
         "m_pictures": 1,
         "prompt_sets": ["attributes-v1"],
         "prompt_people": 2,
-        "sweeps": {"sigma": [0.5, 1.0], "m": [1], "strength": [0.6]},
+        "sweeps": {"sigma": [0.5, 1.0], "m": [1], "candidates": [3], "strength": [0.6]},
         "sweep_people": 2,
         "sweep_prompts": 1,
         "clip": "base",
@@ -118,10 +119,19 @@ def rich(run, tmp_path_factory):
         "people": 2,
         "batch_size": 10,
         "bootstrap_samples": 100,
-        "dials": {"num_inference_steps": 2, "guidance_scale": 2.0},
+        "dials": {"num_inference_steps": 2, "guidance_scale": 2.0, "candidates": 2},
     }
     config = EvaluationConfig.parse(asked, source="test")
     return folder, config, run(folder, config)
+
+
+def test_people_are_drawn_as_the_best_of_the_candidates_and_what_is_compared_alone(rich):
+    folder, _, _ = rich
+    pictures = folder.glob("pictures-*/people/*.png")
+    counts = Counter(read_recipe(picture)["dials"]["candidates"] for picture in pictures)
+    # 4 of the protocol and 8 prompts x 2 people; m, two sigmas, m again, strength; the sweep of candidates
+    assert counts == {2: 4 + 16, 1: 2 + 8, 3: 2}
+    assert "the best of 2 candidates by the identity network" in (folder / "report.html").read_text()
 
 
 def test_everything_that_was_asked_for_is_in_the_report(rich):
@@ -129,7 +139,7 @@ def test_everything_that_was_asked_for_is_in_the_report(rich):
     facts = json.loads((folder / "report.json").read_text())
     assert [point["label"] for point in facts["protocol"]] == ["m = 1"]
     points = {dial: len(points) for dial, points in facts["curve"].items()}
-    assert points == {"sigma": 2, "m": 1, "strength": 1}
+    assert points == {"sigma": 2, "m": 1, "candidates": 1, "strength": 1}
     obedience = facts["obedience"]
     assert len(obedience["prompts"]) == 8
     assert obedience["obeyed"] is None  # this base ships no attribute reader, and the report says so

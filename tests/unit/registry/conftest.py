@@ -41,7 +41,13 @@ def figures():
 def report(tmp_path, figures):
     def make(seed=0, people=40, colour=None, **changed):
         path = tmp_path / f"report-{seed}.json"
-        config = {"split": "heldout", "prompt": "a photo of S*", "seed": seed, "batch_size": 3}
+        config = {
+            "split": "heldout",
+            "prompt": "a photo of S*",
+            "seed": seed,
+            "batch_size": 3,
+            "dials": {"candidates": 8},
+        }
         pictures = [{"reference": f"r{i}"} for i in (2, 1, 1)]
         path.write_text(
             json.dumps({"config": config, "pictures": pictures, "judge_marks": {"identity": "00"}})

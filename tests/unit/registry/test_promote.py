@@ -37,7 +37,13 @@ def test_a_good_candidate_is_packaged_registered_and_becomes_champion(
     assert (model.folder / "base" / "unet" / "weights.safetensors").read_bytes() == b"base"
     assert model.face == {"base": "face"}
     card = (model.folder / "MODEL_CARD.md").read_text()
-    for words in ("CC0-1.0 (680 photos)", "group south", "0.500 (0.450 to 0.550)", "Decision: promoted"):
+    for words in (
+        "CC0-1.0 (680 photos)",
+        "group south",
+        "0.500 (0.450 to 0.550)",
+        "Decision: promoted",
+        "each the best of 8 candidates by the identity net",
+    ):
         assert words in card
     assert not list((tmp_path / "promote").iterdir())
 
