@@ -72,7 +72,6 @@ class Personalizer:
         self.provenance = provenance or ProvenanceConfig()
         self._seal = load_seal(self.provenance.key_folder) if self.provenance.sign else None
         self._drawer = Drawer(self.attachment, safety_check, lambda: self._likeness)
-        self._tools: tuple[Any, Any] | None = None
 
     @classmethod
     def load(
@@ -157,9 +156,9 @@ class Personalizer:
 
     def _look_at(self, photo: PhotoLike) -> tuple[np.ndarray, np.ndarray | None]:
         """Returns x_m of a photo and the identity of its face; None without an identity network."""
-        image, (detector, masker) = read_photo(photo, self.rules), self._face_tools()
-        face = find_face(image, detector, self.rules)
-        crop = crop_identity(image, face, masker, self.extractor, self.rules)
+        image = read_photo(photo, self.rules)
+        face = find_face(image, self._detector, self.rules)
+        crop = crop_identity(image, face, self._masker, self.extractor, self.rules)
         likeness = self._likeness
         return crop, None if isinstance(likeness, ValueError) else likeness.embed_face(image, face)
 
@@ -167,7 +166,7 @@ class Personalizer:
         """Returns the square around the face of a photo, as large as a picture, for image-to-image."""
         pipe = self.attachment.pipe
         size = pipe.unet.config.sample_size * pipe.vae_scale_factor
-        return crop_start(read_photo(photo, self.rules), self._face_tools()[0], size, self.rules)
+        return crop_start(read_photo(photo, self.rules), self._detector, size, self.rules)
 
     def similarity(self, photo: PhotoLike, pictures: Sequence[Image.Image]) -> list[float | None]:
         """Returns how alike each picture is to the photo (see `Likeness`); None where it shows no face.
@@ -185,15 +184,18 @@ class Personalizer:
         """What compares faces; where there is no identity network, the fault that says so."""
         base = Path(self.attachment.pipe.name_or_path or "nowhere")
         try:
-            return Likeness.load(self.face, base if base.is_dir() else None, self._face_tools()[0])
+            return Likeness.load(self.face, base if base.is_dir() else None, self._detector)
         except ValueError as fault:
             return fault
 
-    def _face_tools(self) -> tuple[Any, Any]:
-        if self._tools is None:  # a caller with finished cards needs none of them
-            device = str(self.attachment.pipe.device)
-            self._tools = load_detector(self.face, device), load_masker(self.face, device)
-        return self._tools
+    @cached_property
+    def _detector(self) -> Any:
+        """Loaded at its first use: finished cards need it for candidates alone."""
+        return load_detector(self.face, str(self.attachment.pipe.device))
+
+    @cached_property
+    def _masker(self) -> Any:
+        return load_masker(self.face, str(self.attachment.pipe.device))
 
     def generate(
         self,

@@ -72,8 +72,8 @@ def test_one_photo_becomes_pictures_that_three_lines_of_python_draw_too(adapter,
     assert printed.split() == [str(file) for file in files]
     assert re.search(r"drawing: +100%.*3/3", shown)  # the progress bar
     recipe = read_recipe(files[1])
-    schedule = PROFILE.batch.dials.sigma_schedule  # what no option says is the profile's
-    dials = Dials(sigma=0.8, sigma_schedule=schedule, num_inference_steps=3, guidance_scale=3)
+    rest = PROFILE.batch.dials.model_dump(include={"sigma_schedule", "candidates"})  # what no option says
+    dials = Dials(sigma=0.8, num_inference_steps=3, guidance_scale=3, **rest)
     assert recipe["prompt"] == PROMPT
     assert recipe["seed"] == 8
     assert recipe["ai_generated"] is True
@@ -96,7 +96,7 @@ def test_one_photo_becomes_pictures_that_three_lines_of_python_draw_too(adapter,
 def test_a_card_draws_what_its_photo_draws_with_no_photo_and_no_encoder(
     adapter, photo, card, tmp_path, monkeypatch
 ):
-    asked = ["--prompt", PROMPT, "--model", adapter, *QUICK]
+    asked = ["--prompt", PROMPT, "--model", adapter, *QUICK, "--candidates", 1]
     assert run("personalize", "--photo", photo, "--out", tmp_path / "photo", *asked) == OK
 
     def never(*_args, **_kwargs):
@@ -176,6 +176,7 @@ def test_every_dial_has_an_option_and_reaches_the_picture(adapter, card, tmp_pat
         "m_schedule": ((0, 1), (0.5, 2)),
         "guidance_scale": 2.5,
         "num_inference_steps": 2,
+        "candidates": 2,
         "gamma_schedule": ((0, 0.5), (0.5, 1)),
         "sigma_schedule": ((0, 0), (0.2, 1)),
         "alpha_schedule": ((0, 1),),
