@@ -50,6 +50,15 @@ class FaceIdentity(nn.Module):
         return self.decoder.decode(scaled).sample.float()
 
 
+def check_width(identity_nD: Tensor, embedding_nD: Tensor) -> None:
+    """Raises a ValueError if the shards' identities are of another network than the loss looks through."""
+    if embedding_nD.shape != identity_nD.shape:
+        raise ValueError(
+            f"the shards' identities are {identity_nD.shape[1]} wide, the identity network gives "
+            f"{embedding_nD.shape[1]}: the shards were prepared with another network"
+        )
+
+
 def face_windows(latents: Tensor, landmarks_xy: Tensor, share: float, scale: int) -> tuple[Tensor, Tensor]:
     """Cuts a square window of the latents around the middle of each aligned face.
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from components.training.config import SampledFaceConfig
-from components.training.face_identity import FaceIdentity
+from components.training.face_identity import FaceIdentity, check_width
 from components.training.feed import FromNoise
 from components.training.job import Job
 from components.training.losses import eq7_face_loss
@@ -50,6 +50,7 @@ class SampledFace:
         images_m11 = self._face.pictures(self.draw(model, batch))
         landmarks_xy = self._landmarks(images_m11, batch.landmarks_xy)
         embedding = self._face.arcface.embed(warp_faces(images_m11, landmarks_xy))
+        check_width(batch.identity, embedding)
         return eq7_face_loss(batch.identity, embedding)
 
     def draw(self, model: Any, batch: FromNoise) -> Tensor:

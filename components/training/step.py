@@ -13,7 +13,7 @@ from torch import Tensor
 
 from components.training.config import TrainConfig
 from components.training.engine import apply_step, known_gradient_norm, learning_rate
-from components.training.face_identity import FaceIdentity
+from components.training.face_identity import FaceIdentity, check_width
 from components.training.feed import MicroBatch, StepInputs
 from components.training.losses import (
     eq2_diffusion_loss,
@@ -92,11 +92,7 @@ class Objective:
             return torch.zeros((), device=prediction.device)
         x0 = self._estimate_x0(model, prediction[rows], noisy_latents[rows], batch)
         embedding = self.face(x0, batch.landmarks_xy)
-        if embedding.shape != batch.identity.shape:
-            raise ValueError(
-                f"the shards' identities are {batch.identity.shape[1]} wide, the identity network gives "
-                f"{embedding.shape[1]}: the shards were prepared with another network"
-            )
+        check_width(batch.identity, embedding)
         return eq7_face_loss(batch.identity, embedding).sum() * batch.face_share
 
     def _sampled_term(self, model: Any, batch: MicroBatch) -> Tensor:

@@ -141,6 +141,13 @@ def test_the_face_is_taken_where_the_detector_sees_it():
     assert found[1] == otherwise[1]
 
 
+def test_identities_of_another_network_are_refused():
+    batch = FromNoise(**(vars(made_batch()) | {"identity": torch.randn(2, 5)}))
+    loss, model, _, _ = made(nobody)
+    with pytest.raises(ValueError, match="identities are 5 wide.*prepared with another network"):
+        loss(model, batch)
+
+
 def test_steps_along_its_gradient_lower_it(base):
     from components.face import load_arcface
 
