@@ -32,7 +32,7 @@ def test_what_is_exported_draws_in_a_plain_pipeline_what_personalize_draws(
     assert capsys.readouterr().out.split() == [str(folder / f"{name}.safetensors") for name in names]
     common = ["--card", card, "--model", adapter, "--prompt", PROMPT, "--out", tmp_path, *QUICK, *words]
     throughout = ["--sigma", "0.7", "--sigma-schedule", "0:1"]  # a plain pipeline knows no schedules
-    assert run("personalize", *common, "--seed", "5", *throughout) == OK
+    assert run("personalize", *common, "--seed", "5", "--candidates", "1", *throughout) == OK
 
     pipe = load_pipeline(BASE)
     quick = {"num_inference_steps": 3, "guidance_scale": 3}
