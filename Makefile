@@ -35,7 +35,7 @@ $(STAMP):
 demo: $(STAMP) ## from drawn photos to personalized pictures, about 10 minutes on a laptop
 	@$(BIN)/photoverse demo $(ARGS)
 
-test: $(STAMP) ## the whole suite but what is marked slow, gpu or network; ARGS='-k word' narrows it
+test: $(STAMP) ## the whole suite but what is marked slow, gpu or network; ARGS='-k word' narrows it, ARGS='-n 0' is one process
 	@$(PYTEST) $(TWO) $(ARGS)
 
 test-slow: $(STAMP) ## the tests that take minutes

@@ -35,8 +35,8 @@ class Dials(StrictConfig):
         strength: For image-to-image: share of the steps that are taken from the noised picture on; None
             starts from pure noise.
         candidates: Pictures that are drawn for each that is returned: the one whose face is most like the
-            person's is kept (best of n, as arXiv 2501.09732). Each costs a whole picture. Where nobody is
-            meant, or a card holds no identity to compare with, one is drawn.
+            person's is kept (best of n, as arXiv 2501.09732). Each costs a whole picture. Where nobody or
+            several are meant, or a card holds no identity to compare with, one is drawn.
     """
 
     gamma: Weight = 1.0

@@ -23,12 +23,12 @@ SEED_LIMIT = 2**32
 
 def candidates_of(row: Row) -> int:
     """Returns how many pictures are drawn of a row: one where no one card says whom they should be like."""
-    if row.dials.candidates == 1 or len(row.persons) != 1:
-        return 1
-    if row.persons[0].identity is None:
-        logger.warning("a card holds no identity to choose candidates by: make it anew; one picture is drawn")
-        return 1
-    return row.dials.candidates
+    return row.dials.candidates if len(row.persons) == 1 and not _unknown(row) else 1
+
+
+def _unknown(row: Row) -> bool:
+    """Whether a row has one person whose card is of before cards held an identity."""
+    return len(row.persons) == 1 and row.persons[0].identity is None
 
 
 def candidate_seeds(seed: int, count: int) -> list[int]:
@@ -58,6 +58,8 @@ class Drawer:
         self, rows: Sequence[Row], seeds: Sequence[int], starts: Sequence[Image.Image | None], batch_size: int
     ) -> list[Image.Image | None]:
         """Draws the candidates of each row and returns its best; None if all of them are blocked."""
+        if any(row.dials.candidates > 1 and _unknown(row) for row in rows):
+            logger.warning("a card holds no identity to choose candidates by: make it anew; one is drawn")
         drafts = [
             (i, seed) for i, row in enumerate(rows) for seed in candidate_seeds(seeds[i], candidates_of(row))
         ]

@@ -42,7 +42,7 @@ def test_people_it_never_saw_are_nearer_to_themselves_than_to_each_other(persona
     assert np.nanmean(own) - np.nanmean(other) > 0.2  # .27 when it was made; two photos of a person: .79
 
 
-def test_the_best_of_four_is_more_alike_by_a_judge_that_did_not_choose(personalizer, tmp_path):
+def test_the_best_of_four_is_more_alike_by_a_judge_that_did_not_choose(personalizer):
     base = Path(personalizer.attachment.pipe.name_or_path)
     detect = load_detector(FaceConfig())
     judge = Likeness.load(FaceConfig(identity_onnx=str(base / "face_pack" / "judge.onnx")), None, detect)
