@@ -16,6 +16,9 @@ class PortraitsConfig(StrictConfig):
         validation_views: Pictures of each validation person.
         heldout_views: Pictures of each held-out person; two or more give the ceiling of similarity.
         size: Side of a picture, in pixels.
+        glasses_swap: Share of the training people's pictures in which glasses are put on or taken off. At 0
+            who wears glasses always does, and an adapter learns to take them from the photo, whatever the
+            words say.
         first_identity: Seed of the first person; people are numbered from here, so disjoint ranges never
             share one.
     """
@@ -27,6 +30,7 @@ class PortraitsConfig(StrictConfig):
     validation_views: int = Field(default=2, ge=1, le=1_000)
     heldout_views: int = Field(default=2, ge=1, le=1_000)
     size: int = Field(default=128, ge=64, le=512)
+    glasses_swap: float = Field(default=0.0, ge=0, le=1)
     first_identity: int = Field(default=0, ge=0, le=100_000)
 
     @model_validator(mode="after")

@@ -45,11 +45,12 @@ SPLIT_STARTS: dict[Split, int] = {"train": 0, "validation": 600_000, "heldout": 
 
 @dataclass(frozen=True)
 class Sitting:
-    """One picture to draw: who, which view, for which split."""
+    """One picture to draw: who, which view, for which split, and how readily glasses are swapped."""
 
     split: Split
     identity_seed: int
     view_seed: int
+    glasses_swap: float = 0.0
 
     @property
     def file(self) -> str:
@@ -66,9 +67,10 @@ def sittings(config: PortraitsConfig) -> Iterator[Sitting]:
     }
     for split, (people, views) in counts.items():
         first = SPLIT_STARTS[split] + config.first_identity
+        swap = config.glasses_swap if split == "train" else 0.0
         for person in range(first, first + people):
             for view in range(views):
-                yield Sitting(split, person, view)
+                yield Sitting(split, person, view, swap)
 
 
 def draw_people(config: PortraitsConfig, runtime: RuntimeConfig, folder: Path) -> PhotoFolder:
@@ -132,7 +134,7 @@ def _draw(work: tuple[Sitting, int, Path]) -> dict[str, str]:
 
     sitting, size, folder = work
     cv2.setNumThreads(1)
-    drawn = portrait(sitting.identity_seed, sitting.view_seed, size)
+    drawn = portrait(sitting.identity_seed, sitting.view_seed, size, sitting.glasses_swap)
     if not (folder / sitting.file).is_file():
         encoded = cv2.imencode(".png", drawn.image_uint8[..., ::-1])[1]  # OpenCV wants BGR
         write_bytes_atomic(folder / sitting.file, encoded.tobytes())

@@ -9,14 +9,14 @@ import json
 import logging
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from components.core import Progress, sha256_folder, write_text_atomic
-from components.portraits.world import Portrait, draw_identity, draw_view, render
+from components.portraits.world import Portrait, portrait
 
 logger = logging.getLogger(__name__)
 TRAIN_START, HELDOUT_START = 1_000_000, 2_000_000
@@ -50,15 +50,6 @@ class People:
         return np.unpackbits(self.masks[index], axis=-1).astype(bool)
 
 
-def draw_view_of(identity_seed: int, view_seed: int, size: int) -> Portrait:
-    """One picture; in some views the person wears glasses who usually does not, or the other way round."""
-    identity = draw_identity(identity_seed)
-    view = draw_view(view_seed, identity)
-    if np.random.default_rng([811, identity_seed, view_seed]).random() < GLASSES_SWAP:
-        view = replace(view, glasses=identity.glasses == "none")
-    return render(identity, view, size)
-
-
 def load_people(folder: Path, first: int, people: int, views: int, size: int, processes: int = 1) -> People:
     """Draws what is missing in the folder and opens it.
 
@@ -81,11 +72,11 @@ def load_people(folder: Path, first: int, people: int, views: int, size: int, pr
         progress.advance(done)
         for chunk in _drawn(first, range(done, people), views, size, processes):
             for person, portraits in chunk:
-                for view, portrait in enumerate(portraits):
-                    _store(maps, person * views + view, portrait)
+                for view, drawn in enumerate(portraits):
+                    _store(maps, person * views + view, drawn)
             for array in maps.values():
                 array.flush()
-            facts.writelines(_fact(portrait) for _, portraits in chunk for portrait in portraits)
+            facts.writelines(_fact(drawn) for _, portraits in chunk for drawn in portraits)
             facts.flush()
             progress.advance(len(chunk))
     return _open(maps, facts_path, views)
@@ -141,17 +132,17 @@ def _drawn(
 def _draw_chunk(work: tuple[int, range, int, int]) -> list[tuple[int, list[Portrait]]]:
     first, people, views, size = work
     cv2.setNumThreads(1)
-    return [(p, [draw_view_of(first + p, view, size) for view in range(views)]) for p in people]
+    return [(p, [portrait(first + p, view, size, GLASSES_SWAP) for view in range(views)]) for p in people]
 
 
-def _store(maps: dict[str, np.memmap], index: int, portrait: Portrait) -> None:
-    maps["pictures"][index] = portrait.image_uint8
-    maps["masks"][index] = np.packbits(portrait.face_mask, axis=-1)
-    maps["landmarks"][index] = portrait.landmarks_xy
+def _store(maps: dict[str, np.memmap], index: int, drawn: Portrait) -> None:
+    maps["pictures"][index] = drawn.image_uint8
+    maps["masks"][index] = np.packbits(drawn.face_mask, axis=-1)
+    maps["landmarks"][index] = drawn.landmarks_xy
 
 
-def _fact(portrait: Portrait) -> str:
-    known = {"caption": portrait.caption, "details": portrait.details, "attributes": portrait.attributes}
+def _fact(drawn: Portrait) -> str:
+    known = {"caption": drawn.caption, "details": drawn.details, "attributes": drawn.attributes}
     return json.dumps(known) + "\n"
 
 

@@ -1,6 +1,6 @@
 """From a person and a view to a picture, its face mask, landmarks, caption and attributes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ from components.portraits.world.shade import Light
 from components.portraits.world.shape import DEPTH, Expression, Head, Rays, antialias, look_up, smooth
 from components.portraits.world.view import View, draw_view
 
-_NOISE_NAMESPACE = 7304
+_NOISE_NAMESPACE, _SWAP_NAMESPACE = 7304, 811
 NOTHING = np.zeros((), np.float32)
 _HAT_LINE = -0.36
 
@@ -42,10 +42,20 @@ class Portrait:
     attributes: dict[str, str | bool]
 
 
-def portrait(identity_seed: int, view_seed: int, size: int = 128) -> Portrait:
-    """The picture of one person in one view; the same seeds give the same picture."""
+def portrait(identity_seed: int, view_seed: int, size: int = 128, glasses_swap: float = 0.0) -> Portrait:
+    """The picture of one person in one view; the same arguments give the same picture.
+
+    Args:
+        identity_seed: who.
+        view_seed: how.
+        size: side of the picture in pixels.
+        glasses_swap: share of views in which glasses are put on or taken off, 0 to 1.
+    """
     identity = draw_identity(identity_seed)
-    return render(identity, draw_view(view_seed, identity), size)
+    view = draw_view(view_seed, identity)
+    if np.random.default_rng([_SWAP_NAMESPACE, identity_seed, view_seed]).random() < glasses_swap:
+        view = replace(view, glasses=identity.glasses == "none")
+    return render(identity, view, size)
 
 
 def render(identity: Identity, view: View, size: int = 128) -> Portrait:

@@ -1,6 +1,7 @@
 """The labelled folder of drawn people: complete, split by identity, the same again, never drawn twice."""
 
 import csv
+import json
 import time
 from pathlib import Path
 
@@ -71,6 +72,22 @@ def test_pictures_are_those_of_the_world(folder):
     found = cv2.imread(str(folder / row["file"]))[..., ::-1]
     assert np.array_equal(found, drawn.image_uint8)
     assert (row["caption"], row["prompt"]) == (drawn.caption, drawn.prompt)
+
+
+def test_swapped_glasses_are_seen_with_and_without_on_training_people_alone(tmp_path):
+    config = SMALL.model_copy(update={"train_people": 30, "heldout_people": 30, "glasses_swap": 0.5})
+    draw_people(config, ONE_CPU, tmp_path)
+    both: dict[str, int] = {"train": 0, "heldout": 0}
+    for split in both:
+        worn: dict[str, set[bool]] = {}
+        for row in rows_of(tmp_path):
+            if row["split"] == split:
+                seen = json.loads(row["attributes"])["glasses"]
+                assert ("with glasses" in row["prompt"]) == seen
+                worn.setdefault(row["identity"], set()).add(seen)
+        both[split] = sum(len(states) == 2 for states in worn.values())
+    assert 15 <= both["train"] <= 30  # three views: 3 of 4 people
+    assert both["heldout"] == 0
 
 
 def test_complete_folder_does_no_work(folder):
