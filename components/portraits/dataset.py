@@ -50,7 +50,7 @@ class Sitting:
     split: Split
     identity_seed: int
     view_seed: int
-    glasses_swap: float = 0.0
+    glasses_swap: float
 
     @property
     def file(self) -> str:

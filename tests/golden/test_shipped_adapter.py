@@ -1,4 +1,4 @@
-"""The adapter that comes with the portrait base: small, of that base, and true to people it never saw."""
+"""The adapter that comes with the portrait base: small, true to people it never saw, obedient to words."""
 
 from pathlib import Path
 
@@ -6,14 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from components.evaluation.obedience import AttributeReader
 from components.face import FaceConfig, load_detector
-from components.inference import Dials
 from components.inference.likeness import Likeness
 from components.portraits.world import portrait
 from flows.config import anchored, resolve
 from flows.single import SHIPPED_ADAPTER, load_personalizer
 
 HELDOUT = range(900_000, 900_012)  # neither in training nor in evaluation
+
+
+def shipped_dials(candidates: int):
+    return resolve("portraits").batch.dials.model_copy(update={"candidates": candidates})
 
 
 @pytest.fixture(scope="module")
@@ -32,14 +36,13 @@ def test_people_it_never_saw_are_nearer_to_themselves_than_to_each_other(persona
     for person, path in zip(HELDOUT, photos, strict=True):
         Image.fromarray(portrait(person, 0, 128).image_uint8).save(path)
     cards = [[personalizer.card([path], "a drawing")] for path in photos]
-    dials = Dials(num_inference_steps=12, guidance_scale=2)
     pictures = personalizer.generate(
-        cards, ["a photo of S*"] * len(cards), seeds=range(len(cards)), dials=dials
+        cards, ["a photo of S*"] * len(cards), seeds=range(len(cards)), dials=shipped_dials(1)
     )
     found = np.array([personalizer.similarity(path, pictures) for path in photos], float)  # NaN: no face
     own, other = np.diag(found), found[~np.eye(len(found), dtype=bool)]
     assert np.isnan(own).sum() <= 1
-    assert np.nanmean(own) - np.nanmean(other) > 0.2  # .27 when it was made; two photos of a person: .79
+    assert np.nanmean(own) - np.nanmean(other) > 0.3  # .45 when it was made; two photos of a person: .79
 
 
 def test_the_best_of_four_is_more_alike_by_a_judge_that_did_not_choose(personalizer):
@@ -50,13 +53,25 @@ def test_the_best_of_four_is_more_alike_by_a_judge_that_did_not_choose(personali
     cards = [personalizer.card(photo, "a drawing") for photo in people]
     kept = []
     for candidates in (1, 4):
-        dials = Dials(
-            num_inference_steps=6, guidance_scale=3, sigma=0.75, sigma_schedule=((0, 0), (0.16, 1)),
-            candidates=candidates,
-        )  # fmt: skip
+        dials = shipped_dials(candidates)
         pictures = personalizer.generate(cards, ["a photo of S*"] * len(cards), range(len(cards)), dials)
         shown = [np.asarray(picture) for picture in pictures]
         kept.append(
             np.mean([judge(*pair)[0] or 0 for pair in zip(people, ([p] for p in shown), strict=True)])
         )
     assert kept[1] > kept[0] + 0.02
+
+
+def test_it_puts_glasses_on_those_who_wear_none(personalizer):
+    read = AttributeReader(Path(personalizer.attachment.pipe.name_or_path) / "attributes")
+    people = [portrait(person, 0, 128) for person in HELDOUT]
+    cards = [
+        personalizer.card(one.image_uint8, "a drawing") for one in people if not one.attributes["glasses"]
+    ]
+    worn = {}
+    for prompt in ("a photo of S*", "a photo of S* with glasses"):
+        pictures = personalizer.generate(cards, [prompt] * len(cards), range(len(cards)), shipped_dials(1))
+        seen = read([np.asarray(picture) for picture in pictures])
+        worn[prompt] = np.mean([one["glasses"] == "True" for one in seen])
+    assert worn["a photo of S* with glasses"] > 0.75
+    assert worn["a photo of S*"] < 0.25

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from components.inference.conditions import factor_at
 from flows.config import PROFILES, PipelineConfig, anchored, load_config, open_run, reopen_run, resolve
 from flows.environment import PROJECT
 
@@ -65,6 +66,16 @@ def test_an_unknown_profile_lists_the_known_ones():
         ValueError, match=r"'sd22' is not known .*known: portraits, portraits-full, sd15, sd21"
     ):
         resolve("sd22")
+
+
+def test_to_the_end_the_loss_and_evaluation_draw_with_the_dials_of_batch():
+    config = resolve("portraits-full")
+    dials, sampled = config.batch.dials, config.train.sampled_face
+    assert config.evaluation.dials == dials
+    assert sampled.guidance_scale == dials.guidance_scale
+    steps = len(sampled.sigma)
+    schedule = [dials.sigma * factor_at(dials.sigma_schedule, step / steps) for step in range(steps)]
+    assert list(sampled.sigma) == pytest.approx(schedule)
 
 
 def test_a_broken_profile_is_refused(profile):

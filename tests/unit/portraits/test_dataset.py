@@ -86,7 +86,7 @@ def test_swapped_glasses_are_seen_with_and_without_on_training_people_alone(tmp_
                 assert ("with glasses" in row["prompt"]) == seen
                 worn.setdefault(row["identity"], set()).add(seen)
         both[split] = sum(len(states) == 2 for states in worn.values())
-    assert 15 <= both["train"] <= 30  # three views: 3 of 4 people
+    assert both["train"] > 15  # of three views: 3 of 4 people, 22 of 30
     assert both["heldout"] == 0
 
 
