@@ -16,6 +16,7 @@ from components.core.artifacts import (
 )
 from components.core.config import StrictConfig, deep_merge, dump_yaml, fingerprint, load_yaml
 from components.core.experiment import experiment_id
+from components.core.face_weight import face_weight
 from components.core.progress import Progress, track
 from components.core.ray_session import ray_session
 from components.core.runtime import (
@@ -61,6 +62,7 @@ __all__ = [
     "derive_seed",
     "dump_yaml",
     "experiment_id",
+    "face_weight",
     "fingerprint",
     "inside",
     "load_yaml",

@@ -45,6 +45,10 @@ class LossConfig(StrictConfig):
         lambda_visual: Weight of mean|V_S| (Eq. 6).
         min_snr_gamma: Clamps the loss weight of easy timesteps (Min-SNR); None weighs all alike, as the
             paper.
+        face_weight: How much more the middle of the target's face counts in the diffusion term than a place
+            far from it; 0 counts all alike, as the paper. In a small frame a smile is 4 latents of 256, and
+            costs too little to be learned from words.
+        mouth_weight: The same of its mouth, added to the face's.
         noise_offset: Strength of noise that is constant over a latent channel; 0 is the paper's.
         timestep_sampling: "uniform" draws each sample's timestep on its own; "stratified" spreads the
             global batch evenly over the schedule, which lowers the variance of the loss and keeps its mean.
@@ -53,6 +57,8 @@ class LossConfig(StrictConfig):
     lambda_text: float = Field(default=0.01, ge=0)
     lambda_visual: float = Field(default=0.001, ge=0)
     min_snr_gamma: float | None = Field(default=None, gt=0)
+    face_weight: float = Field(default=0.0, ge=0)
+    mouth_weight: float = Field(default=0.0, ge=0)
     noise_offset: float = Field(default=0.0, ge=0, le=1)
     timestep_sampling: Literal["uniform", "stratified"] = "uniform"
 

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from components.core import face_weight
 from components.shards import OTHER
-from components.training.config import TrainConfig
+from components.training.config import LossConfig, TrainConfig
 from components.training.job import Job
 from components.training.objective import Draws, draw_step, sample_noise
 from components.training.prompts import Prompts
@@ -26,7 +27,7 @@ FIELDS = (FEATURES, "latents.npy", "identity.npy")
 AHEAD = 2  # steps that are prepared while the current one runs
 
 
-EXACT = {"landmarks_xy", "identity", "share", "face_share"}
+EXACT = {"landmarks_xy", "identity", "share", "face_share", "place_weight"}
 """Float32 whatever the model computes in."""
 
 
@@ -80,6 +81,7 @@ class MicroBatch:
         identity: (n, D_id) of the reference photos.
         landmarks_xy: (n, 5, 2) pixels of the target picture.
         from_noise: What the sampled identity loss draws; None where it draws nothing.
+        place_weight: (B, 1, h, w) what each place counts in the diffusion term; None counts all alike.
     """
 
     moments: Tensor
@@ -96,6 +98,7 @@ class MicroBatch:
     identity: Tensor
     landmarks_xy: Tensor
     from_noise: FromNoise | None = None
+    place_weight: Tensor | None = None
 
     def to(self, device: torch.device, dtype: torch.dtype) -> Self:
         """Returns the batch on a device, floating tensors in `dtype` but for `EXACT`."""
@@ -143,6 +146,7 @@ def step_inputs(
     seed: int,
     step: int,
     prompts: Prompts,
+    vae_scale_factor: int,
 ) -> MicroBatch:
     """Builds the tensors of some samples of global batch `step`.
 
@@ -154,6 +158,7 @@ def step_inputs(
         seed: The run's seed.
         step: Global batch, from 0.
         prompts: Token rows.
+        vae_scale_factor: Pixels of a picture along the side of one latent.
     """
     mine = draws.at(positions)
     moments = torch.from_numpy(sample["latents.npy"])
@@ -181,7 +186,18 @@ def step_inputs(
         identity=torch.from_numpy(sample["identity.npy"][rows]),
         landmarks_xy=torch.from_numpy(landmarks[rows]),
         from_noise=_from_noise(sample, mine, positions, config, seed, step, prompts),
+        place_weight=_place_weight(landmarks, shape[-1], vae_scale_factor, config.losses),
     )
+
+
+def _place_weight(
+    landmarks_xy: np.ndarray, side: int, vae_scale_factor: int, config: LossConfig
+) -> Tensor | None:
+    """(B, 1, side, side) over latents, of target pictures with these landmarks; None if all count alike."""
+    if not (config.face_weight or config.mouth_weight):
+        return None
+    places = (landmarks_xy + 0.5) / vae_scale_factor - 0.5  # pixel centres to latent centres
+    return torch.from_numpy(face_weight(places, side, config.face_weight, config.mouth_weight))
 
 
 def _from_noise(
@@ -238,6 +254,7 @@ class Feed:
         seed: The run's seed.
         num_train_timesteps: Length of the noise schedule.
         prompts: Token rows.
+        vae_scale_factor: Pixels of a picture along the side of one latent.
         rank: This worker.
         world_size: Number of workers.
     """
@@ -250,11 +267,13 @@ class Feed:
         seed: int,
         num_train_timesteps: int,
         prompts: Prompts,
+        vae_scale_factor: int,
         rank: int,
         world_size: int,
     ) -> None:
         self._reader, self._config, self._seed = reader, config, seed
         self._timesteps, self._prompts = num_train_timesteps, prompts
+        self._vae_scale_factor = vae_scale_factor
         share = config.global_batch_size // world_size
         self._first, self._micro = rank * share, config.micro_batch_size_of(world_size)
         self._accumulation = config.accumulation_steps_of(world_size)
@@ -273,7 +292,18 @@ class Feed:
             rows = slice(i * self._micro, (i + 1) * self._micro)
             part = {name: values[rows] for name, values in batch.items()}
             positions = self._first + np.arange(rows.start, rows.stop)
-            parts.append(step_inputs(part, draws, positions, self._config, self._seed, step, self._prompts))
+            parts.append(
+                step_inputs(
+                    part,
+                    draws,
+                    positions,
+                    self._config,
+                    self._seed,
+                    step,
+                    self._prompts,
+                    self._vae_scale_factor,
+                )
+            )
         return StepInputs(step, tuple(parts), tuple(batch["__key__"]), self._reader.position)
 
     def steps(self, start_step: int, position: int | None = None) -> Generator[StepInputs, None, None]:
@@ -316,7 +346,9 @@ class Feed:
         return False
 
 
-def make_feed(job: Job, prompts: Prompts, num_train_timesteps: int, rank: int, world_size: int) -> Feed:
+def make_feed(
+    job: Job, prompts: Prompts, num_train_timesteps: int, vae_scale_factor: int, rank: int, world_size: int
+) -> Feed:
     """Opens the training split for this rank."""
     from components.shards import ShardReader
 
@@ -338,6 +370,7 @@ def make_feed(job: Job, prompts: Prompts, num_train_timesteps: int, rank: int, w
         seed=job.runtime.seed,
         num_train_timesteps=num_train_timesteps,
         prompts=prompts,
+        vae_scale_factor=vae_scale_factor,
         rank=rank,
         world_size=world_size,
     )

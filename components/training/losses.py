@@ -18,10 +18,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def eq2_diffusion_loss(prediction_BChw: Tensor, target_BChw: Tensor) -> Tensor:
-    """Returns (B,): mean squared error (PhotoVerse Eq. 2, L_diffusion), in float32 at least."""
+def eq2_diffusion_loss(
+    prediction_BChw: Tensor, target_BChw: Tensor, weight_B1hw: Tensor | None = None
+) -> Tensor:
+    """Returns (B,): mean squared error (PhotoVerse Eq. 2, L_diffusion), in float32 at least.
+
+    Args:
+        prediction_BChw: What the UNet says.
+        target_BChw: What it should say.
+        weight_B1hw: What each place counts, of mean 1; None counts all alike, as the paper.
+    """
     high = torch.promote_types(prediction_BChw.dtype, torch.float32)
-    return (prediction_BChw.to(high) - target_BChw.to(high)).square().flatten(1).mean(dim=1)
+    squared = (prediction_BChw.to(high) - target_BChw.to(high)).square()
+    if weight_B1hw is not None:
+        squared = weight_B1hw * squared
+    return squared.flatten(1).mean(dim=1)
 
 
 def eq7_face_loss(reference_BD: Tensor, embedding_BD: Tensor) -> Tensor:

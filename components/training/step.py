@@ -60,7 +60,9 @@ class Objective:
         noisy_latents = self.noise_scheduler.add_noise(latents, batch.noise, batch.timesteps)
         prediction = self._predict(model, noisy_latents, batch.timesteps, batch, slice(None))
         target = prediction_target(self.noise_scheduler, latents, batch.noise, batch.timesteps)
-        diffusion = self._weights(batch.timesteps) * eq2_diffusion_loss(prediction.noise_pred, target)
+        diffusion = self._weights(batch.timesteps) * eq2_diffusion_loss(
+            prediction.noise_pred, target, batch.place_weight
+        )
         share = 1 / config.global_batch_size
         diffusion = diffusion.sum() * share
         text = eq5_text_regularizer(prediction.p_f).sum() * share

@@ -129,7 +129,7 @@ def test_training_steps_with_the_identity_loss(model, tmp_path, monkeypatch, acc
     }
     draws = draw_step(config, base.noise_scheduler.config.num_train_timesteps, 0, 0)
     prompts = Prompts(base.tokenizer, config.prompt, len(shape))
-    batch = step_inputs(sample, draws, np.arange(4), config, 0, 0, prompts)
+    batch = step_inputs(sample, draws, np.arange(4), config, 0, 0, prompts, vae_scale_factor=8)
     engine = PlainEngine(photoverse, list(adapter.parameters()))
     with accelerator:
         result = train_step(engine, objective, StepInputs(0, (batch,), ("a",) * 4), META, HALF)

@@ -69,34 +69,6 @@ def frame(
     ).astype(np.float32)
 
 
-def face_weight(landmarks_xy: np.ndarray, size: int, mouth: float = 0.0) -> torch.Tensor:
-    """What each place of a picture, or of its latents, counts in a loss.
-
-    Args:
-        landmarks_xy: (B, 5, 2), in places of the result.
-        size: Side of the result.
-        mouth: How much more the mouth counts than a place outside the face.
-
-    Returns:
-        (B, 1, size, size) of mean 1: heaviest in the middle of the face, falling around it.
-    """
-    points = torch.from_numpy(landmarks_xy)
-    height = (points[:, 3:].mean(1) - points[:, :2].mean(1)).norm(dim=1)
-    weight = 1 + FACE_WEIGHT * _bell(points.mean(1), height * 1.1 + 1, size)
-    if mouth:
-        width = (points[:, 4] - points[:, 3]).norm(dim=1)
-        weight = weight + mouth * _bell(points[:, 3:].mean(1), width / 2 + 0.5, size)
-    return (weight / weight.mean(dim=(1, 2), keepdim=True))[:, None]
-
-
-def _bell(centre_xy: torch.Tensor, radius: torch.Tensor, size: int) -> torch.Tensor:
-    """(B, size, size): 1 at the centres (B, 2), exp(-1/2) at the radii (B,)."""
-    steps = torch.arange(size).float()
-    across = (steps[None, None, :] - centre_xy[:, 0, None, None]) / radius[:, None, None]
-    down = (steps[None, :, None] - centre_xy[:, 1, None, None]) / radius[:, None, None]
-    return torch.exp(-0.5 * (across**2 + down**2))
-
-
 def similarity(points_xy: np.ndarray, template_xy: np.ndarray) -> np.ndarray:
     """The similarity that best maps points to the template: (2, 3) float32. Least squares, in closed form."""
     x, y = points_xy.astype(np.float64) @ [1, 1j], template_xy.astype(np.float64) @ [1, 1j]

@@ -14,9 +14,9 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
 
-from components.core import Progress, atomic_path, sha256_folder
+from components.core import Progress, atomic_path, face_weight, sha256_folder
 from components.portraits.architecture import build_scheduler, build_unet
-from components.portraits.pretrain.batches import face_weight, frame, to_m11, words
+from components.portraits.pretrain.batches import FACE_WEIGHT, frame, to_m11, words
 from components.portraits.pretrain.clip import load_text_encoder, load_tokenizer
 from components.portraits.pretrain.fit import Task, fit
 from components.portraits.pretrain.measure import GALLERY, generation_figures, name_figures
@@ -170,8 +170,9 @@ def _encode_all(shop: Workshop) -> tuple[np.ndarray, np.ndarray]:
             encoded = vae.encode(to_m11([picture for picture, _ in frames])).latent_dist.sample()
             latents.append((encoded * vae.config.scaling_factor).half().numpy())
             shrink, places = encoded.shape[-1] / shop.size, np.stack([landmarks for _, landmarks in frames])
-            weight = face_weight((places + 0.5) * shrink - 0.5, encoded.shape[-1], MOUTH_WEIGHT)
-            weights.append(weight.half().numpy())
+            places = (places + 0.5) * shrink - 0.5
+            weight = face_weight(places, encoded.shape[-1], FACE_WEIGHT, MOUTH_WEIGHT)
+            weights.append(weight.astype(np.float16))
             progress.advance(len(indices))
     return np.concatenate(latents), np.concatenate(weights)
 

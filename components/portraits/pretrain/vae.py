@@ -12,11 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from components.core import face_weight
 from components.portraits.architecture import build_vae
 from components.portraits.face_nets import FACE_SIZE
 from components.portraits.pretrain.batches import (
     ARCFACE_TEMPLATE,
-    face_weight,
+    FACE_WEIGHT,
     frame,
     from_m11,
     similarity,
@@ -81,7 +82,7 @@ def picture_losses(
     decoded: torch.Tensor, images: torch.Tensor, landmarks_xy: np.ndarray
 ) -> dict[str, torch.Tensor]:
     """Pixel and edge terms of (B, 3, H, W) pictures, weighted towards the face."""
-    weight = face_weight(landmarks_xy, images.shape[-1])
+    weight = torch.from_numpy(face_weight(landmarks_xy, images.shape[-1], FACE_WEIGHT))
     difference = decoded - images
     pixels = (weight * (difference.abs() + 2 * difference**2)).mean()
     across = weight[..., 1:] * (difference[..., 1:] - difference[..., :-1])

@@ -12,7 +12,7 @@ from components.portraits.pretrain.batches import (
     to_m11,
 )
 from components.portraits.pretrain.people import TRAIN_START, load_people
-from components.portraits.pretrain.vae import aligned, face_weight
+from components.portraits.pretrain.vae import aligned
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +48,3 @@ def test_spots_are_on_half_of_the_faces_and_never_large():
     assert 0.35 < (errors == 0).mean() < 0.65
     assert 4 < errors[errors > 0].mean() < 16
     assert errors.max() < 1.2 * 24
-
-
-def test_face_weight_is_heaviest_on_the_face(people):
-    weight = face_weight(people.landmarks[:2], 64)
-    assert weight.shape == (2, 1, 64, 64)
-    assert weight.mean().item() == pytest.approx(1, abs=1e-5)
-    x, y = people.landmarks[0].mean(0).round().astype(int)
-    assert weight[0, 0, y, x] > 1.5 * weight[0, 0, 2, 2]
-
-
-def test_a_mouth_may_count_more(people):
-    landmarks = people.landmarks[:2]
-    plain, weight = (face_weight(landmarks, 64, mouth=mouth)[0, 0] for mouth in (0.0, 12.0))
-    assert weight.mean().item() == pytest.approx(1, abs=1e-5)
-    most = np.array(np.unravel_index((weight / plain).argmax(), weight.shape))[::-1]
-    assert np.abs(most - landmarks[0, 3:].mean(0)).max() < 2  # the face's own bell falls towards the chin

@@ -53,7 +53,14 @@ def feed(reader, rank=0, world_size=1, **settings):
         source="a test",
     )
     return Feed(
-        reader, config, seed=3, num_train_timesteps=100, prompts=PROMPTS, rank=rank, world_size=world_size
+        reader,
+        config,
+        seed=3,
+        num_train_timesteps=100,
+        prompts=PROMPTS,
+        vae_scale_factor=4,
+        rank=rank,
+        world_size=world_size,
     )
 
 
@@ -64,19 +71,22 @@ def taken(feed, start, count):
     return inputs
 
 
+def tensors_of(batch):
+    return {field.name for field in fields(batch) if isinstance(getattr(batch, field.name), torch.Tensor)}
+
+
 def joined(inputs, name):
     return torch.cat([getattr(micro, name) for step in inputs for micro in step.micro_batches])
 
 
 @pytest.mark.parametrize("settings", [{}, {"micro_batch_size": 2}])
 def test_two_workers_see_together_what_one_sees(settings):
-    whole = taken(feed(Reader()), 4, 1)
-    parts = [taken(feed(Reader(rank, 2), rank, 2, **settings), 4, 1)[0] for rank in (0, 1)]
+    weighted = {"losses": {"face_weight": 6}}
+    whole = taken(feed(Reader(), **weighted), 4, 1)
+    parts = [taken(feed(Reader(rank, 2), rank, 2, **settings, **weighted), 4, 1)[0] for rank in (0, 1)]
     assert parts[0].keys + parts[1].keys == whole[0].keys
-    for field in fields(whole[0].micro_batches[0]):
-        if field.name in ("face_rows", "face_share", "from_noise"):
-            continue
-        assert torch.equal(joined(parts, field.name), joined(whole, field.name)), field.name
+    for name in tensors_of(whole[0].micro_batches[0]) - {"face_rows", "face_share"}:
+        assert torch.equal(joined(parts, name), joined(whole, name)), name
     shares = {float(micro.face_share) for part in parts for micro in part.micro_batches}
     assert shares == {float(whole[0].micro_batches[0].face_share)} == {0.25}
 
@@ -119,9 +129,8 @@ def test_a_share_of_the_samples_is_trained_with_the_photos_own_prompt():
 
 def test_prompts_of_their_own_change_no_other_draw():
     plain, own = (taken(feed(Reader(), photo_prompts=share), 2, 1)[0].micro_batches[0] for share in (0, 1))
-    for field in fields(plain):
-        if field.name not in ("input_ids", "word_positions", "from_noise"):
-            assert torch.equal(getattr(plain, field.name), getattr(own, field.name)), field.name
+    for name in tensors_of(plain) - {"input_ids", "word_positions"}:
+        assert torch.equal(getattr(plain, name), getattr(own, name)), name
     assert not torch.equal(plain.input_ids, own.input_ids)
 
 
@@ -135,10 +144,8 @@ def test_a_share_of_the_samples_sees_another_photo_of_the_person():
 
 def test_pairs_change_no_other_draw():
     plain, pairs = (taken(feed(Reader(), pairs=share), 2, 1)[0].micro_batches[0] for share in (0, 1))
-    for field in fields(plain)[:-1]:
-        assert (field.name == "features") != torch.equal(
-            getattr(plain, field.name), getattr(pairs, field.name)
-        )
+    for name in tensors_of(plain):
+        assert (name == "features") != torch.equal(getattr(plain, name), getattr(pairs, name)), name
 
 
 def test_noise_offset_is_constant_over_a_channel():
@@ -201,3 +208,38 @@ def test_pictures_from_noise_keep_identity_and_landmarks_exact():
     drawn = batch.from_noise
     assert drawn.noise.dtype == drawn.features.dtype == torch.bfloat16
     assert drawn.landmarks_xy.dtype == drawn.identity.dtype == drawn.share.dtype == torch.float32
+
+
+def landmarks_at(x, y):
+    """Those of a face 8 pixels wide whose mouth is at (x, y)."""
+    return [[x - 4, y - 8], [x + 4, y - 8], [x, y - 4], [x - 3, y], [x + 3, y]]
+
+
+class Faces(Reader):
+    """Samples of 16 x 16 latents, whose targets have their mouth at different places of 64 x 64 pixels."""
+
+    def batches(self, start_step, position=None):
+        for batch in super().batches(start_step, position):
+            latents = np.zeros((self.share, 4, 16, 16), np.float16)
+            yield batch | {"latents.npy": latents}
+
+    def about(self, number):
+        return {"target_landmarks_xy": landmarks_at(16 + 4 * (number % 8), 40)}
+
+
+def test_the_face_and_its_mouth_may_count_more_where_they_are_in_the_latents():
+    def weights(**losses):
+        return joined(taken(feed(Faces(), losses=losses), 0, 1), "place_weight")
+
+    face, both = weights(face_weight=6), weights(face_weight=6, mouth_weight=12)
+    assert both.shape == (8, 1, 16, 16)
+    torch.testing.assert_close(both.mean((1, 2, 3)), torch.ones(8))
+    most = (both / face).flatten(1).argmax(1)
+    expected_x = torch.arange(16, 48, 4) / 4  # four pixels a latent
+    assert (most % 16 - expected_x).abs().max() <= 1
+    assert (most // 16 - 40 / 4).abs().max() <= 1
+    assert both[0, 0, 9, 4] > 3 * both[0, 0, 0, 15]
+
+
+def test_without_such_weights_all_places_count_alike():
+    assert taken(feed(Reader()), 0, 1)[0].micro_batches[0].place_weight is None

@@ -23,6 +23,14 @@ def test_diffusion_loss_is_the_mean_square_of_each_sample():
     np.testing.assert_allclose(eq2_diffusion_loss(a, b), expected, rtol=1e-14)
 
 
+def test_places_may_count_more_or_less_than_others():
+    a, b = torch.randn(2, 3, 4, 5, 6, dtype=F64)
+    weight = torch.rand(3, 1, 5, 6, dtype=F64)
+    expected = (weight.numpy() * (a.numpy() - b.numpy()) ** 2).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(eq2_diffusion_loss(a, b, weight), expected, rtol=1e-14)
+    torch.testing.assert_close(eq2_diffusion_loss(a, b, torch.ones_like(weight)), eq2_diffusion_loss(a, b))
+
+
 def test_half_precision_predictions_are_compared_in_float32():
     a = torch.full((1, 4, 8, 8), 300.0, dtype=torch.float16)
     assert eq2_diffusion_loss(a, -a).item() == pytest.approx(600.0**2)  # would overflow in float16
