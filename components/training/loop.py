@@ -82,11 +82,9 @@ class Worker:
         sampled = load_sampled_face(job, base.noise_scheduler, face)
         self.objective = Objective(self.config, base.noise_scheduler, scaling_factor, face, sampled)
         prompts = Prompts(base.tokenizer, self.config.prompt, self.adapter.m)
-        pixels, timesteps = (
-            2 ** (len(vae.config.block_out_channels) - 1),
-            len(base.noise_scheduler.alphas_cumprod),
-        )
-        self.feed = make_feed(job, prompts, timesteps, pixels, rank, world_size)
+        vae_scale_factor = 2 ** (len(vae.config.block_out_channels) - 1)  # as diffusers' pipelines have it
+        timesteps = len(base.noise_scheduler.alphas_cumprod)
+        self.feed = make_feed(job, prompts, timesteps, vae_scale_factor, rank, world_size)
         self.watch = Watch(
             job, self.engine, vae, base.noise_scheduler, prompts, self.device, self.dtype, rank, world_size
         )
