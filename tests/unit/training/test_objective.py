@@ -1,5 +1,6 @@
 """Draws that do not depend on workers; targets and x_0 estimates against diffusers and each other."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -199,6 +200,18 @@ def test_x0_of_the_identity_loss_takes_as_many_steps_as_asked():
         # further steps: the face rows alone, evenly towards 0, and gradients through the last one only
         assert calls[1:] == [([200, 26], 2, False), ([100, 13], 2, True)][: steps - 1]
     assert losses[1] != pytest.approx(losses[3], rel=1e-3)
+
+
+def test_the_diffusion_term_weighs_places_as_the_batch_says():
+    terms = []
+    for place_weight in (None, torch.ones(3, 1, 4, 4), torch.rand(3, 1, 4, 4)):
+        torch.manual_seed(0)
+        objective, model, batch, _, weight = face_objective(1)
+        terms.append(objective(model, replace(batch, place_weight=place_weight))[1])
+    assert terms[0].item() == pytest.approx(terms[1].item())
+    noisy = objective.noise_scheduler.add_noise(batch.moments[:, :2], batch.noise, batch.timesteps)
+    squared = (weight * noisy.roll(1, -1) - batch.noise) ** 2
+    torch.testing.assert_close(terms[2], (place_weight * squared).mean())
 
 
 def test_velocity_is_exact_at_zero_signal():
