@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from components.training.batch import FromNoise
 from components.training.config import SampledFaceConfig
 from components.training.face_identity import FaceIdentity, check_width
-from components.training.feed import FromNoise
 from components.training.job import Job
 from components.training.losses import eq7_face_loss
 

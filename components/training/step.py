@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from components.training.batch import MicroBatch, StepInputs
 from components.training.config import TrainConfig
 from components.training.engine import apply_step, known_gradient_norm, learning_rate
 from components.training.face_identity import FaceIdentity, check_width
-from components.training.feed import MicroBatch, StepInputs
 from components.training.losses import (
     eq2_diffusion_loss,
     eq5_text_regularizer,

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from components.training.feed import FIELDS
+from components.training.batch import FIELDS
 from components.training.job import Job
 from components.training.prompts import Prompts
 from components.training.samples import one_a_person, picture_grid, sample_pictures

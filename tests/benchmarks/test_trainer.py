@@ -19,8 +19,8 @@ import torch
 from components.core import RuntimeConfig, ShardManifest
 from components.model import FeatureExtractor, ModelConfig, load_extractor, load_vae
 from components.shards import load_split
+from components.training.batch import MicroBatch, StepInputs
 from components.training.engine import make_optimizer
-from components.training.feed import MicroBatch, StepInputs
 from components.training.loop import Worker
 from components.training.step import train_step
 from components.training.tracking import read_history

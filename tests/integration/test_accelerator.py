@@ -95,8 +95,8 @@ class PlainEngine:
 
 def test_training_steps_with_the_identity_loss(model, tmp_path, monkeypatch, accelerator):
     from components.face import load_arcface
+    from components.training.batch import StepInputs, step_inputs
     from components.training.config import TrainConfig
-    from components.training.feed import StepInputs, step_inputs
     from components.training.objective import draw_step
     from components.training.prompts import Prompts
     from components.training.step import FaceIdentity, Objective, train_step

@@ -8,9 +8,9 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 
+from components.training.batch import MicroBatch
 from components.training.config import FaceLossConfig, FusionConfig, LossConfig, TrainConfig
 from components.training.face_identity import FaceIdentity
-from components.training.feed import MicroBatch
 from components.training.objective import (
     ddim_step,
     draw_step,

@@ -9,9 +9,9 @@ from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 
 from components.inference import Attachment, Dials, attach
 from components.model import ModelConfig, PhotoVerseAdapter, PhotoVerseModel, load_adapter, load_base
+from components.training.batch import FromNoise
 from components.training.config import SampledFaceConfig, TrainConfig
 from components.training.face_identity import FaceIdentity
-from components.training.feed import FromNoise
 from components.training.prompts import Prompts
 from components.training.sampled_face import SampledFace
 from components.training.tracking import read_history
