@@ -115,8 +115,8 @@ somebody new.
 
 How measured: background, glasses, hair colour and smile of generated pictures are read by the classifier in
 `attributes/`, whose own accuracy on drawn held-out people stands in the table; prompts are captions of
-held-out people, so a picture must obey all of its caption at once. The two face nets differ in
-architecture, seed and batches; the identity net is also a term in the VAE's loss, the second judge guides
-nothing. Both learned from faces as careless cameras, detectors and painters give them
-(`pretrain/batches.py`): blurred, shifted, spotted.
+held-out people, so a picture must obey all of its caption at once. They are drawn at guidance 2, people
+called by name at 3. The two face nets differ in architecture, seed and batches; the identity net is also a
+term in the VAE's loss, the second judge guides nothing. Both learned from faces as careless cameras,
+detectors and painters give them (`pretrain/batches.py`): blurred, shifted, spotted.
 """

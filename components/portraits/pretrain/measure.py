@@ -12,6 +12,8 @@ from components.portraits.pretrain.workshop import Workshop
 
 GALLERY = 100
 """People among whom a face is looked for."""
+GUIDANCE = 2.0
+"""Of the pictures measured: at 3 more smiles are obeyed, and fewer faces found (tests/benchmarks/LOG.md)."""
 IdentityFigures = dict[str, float]
 Embed = Callable[[Sequence[np.ndarray]], np.ndarray]
 
@@ -210,7 +212,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return centred / np.linalg.norm(centred, axis=1, keepdims=True)
 
 
-def generation_figures(shop: Workshop, count: int = 200) -> dict[str, float]:
+def generation_figures(shop: Workshop, count: int = 600) -> dict[str, float]:
     """What the base's pictures show, for captions of held-out people.
 
     Args:
@@ -229,7 +231,7 @@ def generation_figures(shop: Workshop, count: int = 200) -> dict[str, float]:
         for i in range(min(count, len(people)))
     ]
     pictures = sample(
-        load_pipeline(shop.out), [people.captions[i] for i in indices], 1, shop.config.sample_steps
+        load_pipeline(shop.out), [people.captions[i] for i in indices], 1, shop.config.sample_steps, GUIDANCE
     )
     shop.save_grid("unet-captions", pictures[:40])
     drawn = np.stack([frame(people, i, shop.size, None)[0] for i in indices])
