@@ -54,7 +54,7 @@ class Dials(StrictConfig):
     guidance_scale: float = Field(default=7.5, ge=1, le=50, allow_inf_nan=False)
     num_inference_steps: int = Field(default=30, ge=1, le=1000)
     strength: float | None = Field(default=None, gt=0, le=1)
-    candidates: int = Field(default=1, ge=1, le=16)
+    candidates: int = Field(default=1, ge=1, le=32)
 
     @field_validator("gamma_schedule", "sigma_schedule", "alpha_schedule", "m_schedule")
     @classmethod

@@ -73,7 +73,7 @@ class ServingLimits(StrictConfig):
     pictures: int = Field(default=8, ge=1)
     requests: int = Field(default=16, ge=1)
     steps: int = Field(default=100, ge=1)
-    candidates: int = Field(default=16, ge=1, le=16)
+    candidates: int = Field(default=32, ge=1, le=32)
 
 
 class RegistryConfig(StrictConfig):

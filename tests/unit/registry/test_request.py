@@ -75,7 +75,7 @@ def test_seeds_count_up():
         ({"dials": {"sigma": 5}}, "dials.sigma"),
         ({"dials": {"m": 0}}, "dials.m"),
         ({"dials": {"num_inference_steps": 51}}, "num_inference_steps: 51 is above"),
-        ({"dials": {"candidates": 17}}, "dials.candidates: 17 is above the limit of 16"),
+        ({"dials": {"candidates": 33}}, "dials.candidates: 33 is above the limit of 32"),
         ({"dials": []}, "dials"),
         ({"photo": None}, "photo"),
         ({"prompt": "\ud800"}, "prompt"),
