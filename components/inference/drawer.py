@@ -43,6 +43,8 @@ class Drawer:
         attachment: The pipeline with PhotoVerse attached.
         safety_check: Says which pictures must be blocked; None lets all pass.
         likeness: Gives what compares faces, or the fault why there is nothing; asked when it is needed.
+        mark: Makes of a picture what is handed out. Candidates are compared as that: a faint face may be
+            found without the invisible mark, and missed with it.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class Drawer:
         attachment: Attachment,
         safety_check: SafetyCheck | None,
         likeness: Callable[[], Likeness | ValueError],
+        mark: Callable[[Image.Image], Image.Image],
     ) -> None:
         self._attachment, self._safety_check, self._likeness = attachment, safety_check, likeness
+        self._mark = mark
         self._img2img: Any = None
 
     def best(
@@ -71,7 +75,7 @@ class Drawer:
             )
             blocks = self._safety_check(drawn) if self._safety_check else [False] * len(drawn)
             for (i, _), image, blocked in zip(part, drawn, blocks, strict=True):
-                passed[i] += [] if blocked else [image]
+                passed[i] += [] if blocked else [self._mark(image)]
         return [self._most_like(row, images) for row, images in zip(rows, passed, strict=True)]
 
     def _most_like(self, row: Row, images: Sequence[Image.Image]) -> Image.Image | None:

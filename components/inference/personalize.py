@@ -71,7 +71,7 @@ class Personalizer:
         self.model_version = model_version
         self.provenance = provenance or ProvenanceConfig()
         self._seal = load_seal(self.provenance.key_folder) if self.provenance.sign else None
-        self._drawer = Drawer(self.attachment, safety_check, lambda: self._likeness)
+        self._drawer = Drawer(self.attachment, safety_check, lambda: self._likeness, self._mark)
 
     @classmethod
     def load(
@@ -278,14 +278,16 @@ class Personalizer:
                 )
                 for i, image in zip(chosen, drawn, strict=True):
                     facts = self._recipe(rows[i], seeds[i], keep_prompt)
-                    pictures[i] = Blocked(seeds[i]) if image is None else self._marked(image, facts)
+                    pictures[i] = (
+                        Blocked(seeds[i]) if image is None else with_recipe(image, facts, self._seal)
+                    )
                 if progress is not None:
                     progress.advance(len(chosen))
         return [picture for picture in pictures if picture is not None]
 
-    def _marked(self, image: Image.Image, facts: dict[str, Any]) -> Image.Image:
+    def _mark(self, image: Image.Image) -> Image.Image:
         key = self.provenance.watermark_key
-        return with_recipe(embed_watermark(image, key) if key else image, facts, self._seal)
+        return embed_watermark(image, key) if key else image
 
     def _recipe(self, row: Row, seed: int, keep_prompt: bool) -> dict[str, Any]:
         return recipe(

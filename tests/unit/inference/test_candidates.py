@@ -9,7 +9,15 @@ import pytest
 import torch
 
 from components.face import FaceConfig, IdentityEncoder, align_face, identity_onnx_path, load_detector
-from components.inference import Blocked, Dials, IdentityCard, Personalizer, combine_cards
+from components.inference import (
+    Blocked,
+    Dials,
+    IdentityCard,
+    Personalizer,
+    combine_cards,
+    embed_watermark,
+    has_watermark,
+)
 from components.inference.drawer import Drawer, candidate_seeds
 from components.inference.likeness import Likeness, pixels
 from components.inference.photo import read_photo
@@ -22,10 +30,11 @@ class Brightest:
     """Finds the brightest picture the most like anybody, and remembers whom it was asked about."""
 
     def __init__(self):
-        self.asked = []
+        self.asked, self.seen = [], []
 
     def best(self, identity, pictures):
         self.asked.append(identity)
+        self.seen += list(pictures)
         return int(np.argmax([picture.mean() for picture in pictures]))
 
 
@@ -38,7 +47,7 @@ def known(cards) -> list[IdentityCard]:
 def choosing(personalizer, monkeypatch):
     """The personalizer with an eye for bright pictures, and that eye."""
     eye = Brightest()
-    drawer = Drawer(personalizer.attachment, None, lambda: eye)
+    drawer = Drawer(personalizer.attachment, None, lambda: eye, embed_watermark)
     monkeypatch.setattr(personalizer, "_drawer", drawer)
     return personalizer, eye
 
@@ -62,6 +71,13 @@ def test_the_best_of_the_candidates_is_kept_and_alone_or_in_a_batch_it_is_the_sa
         best = max(levels, key=np.mean)
         assert np.abs(best - pixels(together[i]).astype(int)).max() <= 1
         assert sum(np.abs(best - other).max() <= 1 for other in levels) == 1  # four pictures, not one
+
+
+def test_candidates_are_compared_as_they_are_handed_out_with_their_mark(choosing, known):
+    personalizer, eye = choosing
+    (image,) = personalizer.generate(known[:1], ["a photo of S*"], [5], FOUR)
+    assert has_watermark(image)
+    assert any(np.array_equal(pixels(image), candidate) for candidate in eye.seen)
 
 
 def test_a_picture_says_of_how_many_it_is_the_best(choosing, known):
@@ -92,7 +108,10 @@ def test_a_blocked_candidate_is_passed_over(personalizer, known, monkeypatch):
     for blocked, left in (([True, False, True, False], 2), ([True] * 4, 0)):
         check = SimpleNamespace(at=iter(blocked))
         drawer = Drawer(
-            personalizer.attachment, lambda images, c=check: [next(c.at) for _ in images], lambda: eye
+            personalizer.attachment,
+            lambda images, c=check: [next(c.at) for _ in images],
+            lambda: eye,
+            embed_watermark,
         )
         monkeypatch.setattr(personalizer, "_drawer", drawer)
         found = personalizer.generate_each(known[:1], ["S*"], [1], FOUR)[0]
@@ -102,7 +121,8 @@ def test_a_blocked_candidate_is_passed_over(personalizer, known, monkeypatch):
 
 def test_without_an_identity_network_candidates_are_an_error(personalizer, known, monkeypatch):
     fault = ValueError("no identity network: set face.identity_onnx or face.pack (looked in nowhere)")
-    monkeypatch.setattr(personalizer, "_drawer", Drawer(personalizer.attachment, None, lambda: fault))
+    drawer = Drawer(personalizer.attachment, None, lambda: fault, embed_watermark)
+    monkeypatch.setattr(personalizer, "_drawer", drawer)
     with pytest.raises(ValueError, match="4 candidates cannot be compared: no identity network: set face"):
         personalizer.generate(known[:1], ["S*"], [1], FOUR)
     assert personalizer.generate(known[:1], ["S*"], [1], FEW)
