@@ -39,6 +39,10 @@ def _plain(value: float) -> str:
     return f"{value:.2f}"
 
 
+def _count(value: float) -> str:
+    return f"{value:g}"
+
+
 _ROWS: tuple[_Row, ...] = (
     ("vae", "VAE", "psnr", lambda v: f"{v:.1f} dB", "30 dB"),
     ("vae", "VAE: identity top-1 of 100 through it", "top1", _percent, "97%"),
@@ -52,6 +56,8 @@ _ROWS: tuple[_Row, ...] = (
     ("text", "text tower goes on: picture to caption, top-1 of 100", "image_to_text_top1", _percent, "60%"),
     ("text", "text tower goes on: caption to picture, top-1 of 100", "text_to_image_top1", _percent, "60%"),
     ("text", "text tower: share of a name's person that its states do not tell", "names_lost", _percent, ""),
+    ("unet", "UNet: pictures made, one a caption", "pictures", _count, ""),
+    ("unet", "UNet: their guidance", "guidance", _count, ""),
     ("unet", "UNet: face found by CenterFace", "face_found", _percent, "97%"),
     ("unet", "the same on drawn pictures", "face_found_drawn", _percent, ""),
     ("unet", "UNet: obeys background colour", "background", _percent, "95%"),
@@ -61,6 +67,7 @@ _ROWS: tuple[_Row, ...] = (
     ("unet", "UNet: people called by name, similarity", "name_identity", _plain, ""),
     ("unet", "the same for another drawn picture of them", "name_ceiling", _plain, ""),
     ("unet", "UNet: people called by name, top-1 of 100", "name_top1", _percent, ""),
+    ("unet", "UNet: people called by name, guidance", "name_guidance", _count, ""),
     ("attributes", "classifier that judges it: background", "background", _percent, ""),
     ("attributes", "classifier: glasses", "glasses", _percent, ""),
     ("attributes", "classifier: hair colour", "hair_colour", _percent, ""),
@@ -115,8 +122,8 @@ somebody new.
 
 How measured: background, glasses, hair colour and smile of generated pictures are read by the classifier in
 `attributes/`, whose own accuracy on drawn held-out people stands in the table; prompts are captions of
-held-out people, so a picture must obey all of its caption at once. They are drawn at guidance 2, people
-called by name at 3. The two face nets differ in architecture, seed and batches; the identity net is also a
-term in the VAE's loss, the second judge guides nothing. Both learned from faces as careless cameras,
-detectors and painters give them (`pretrain/batches.py`): blurred, shifted, spotted.
+held-out people, so a picture must obey all of its caption at once. The two face nets differ in
+architecture, seed and batches; the identity net is also a term in the VAE's loss, the second judge guides
+nothing. Both learned from faces as careless cameras, detectors and painters give them
+(`pretrain/batches.py`): blurred, shifted, spotted.
 """

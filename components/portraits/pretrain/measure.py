@@ -220,8 +220,8 @@ def generation_figures(shop: Workshop, count: int = 600) -> dict[str, float]:
         count: Pictures to make.
 
     Returns:
-        face_found and face_found_drawn (share of pictures in which CenterFace finds a face, the same on the
-        drawn ones), and the share that shows what its caption says, by attribute.
+        pictures and guidance (how many, drawn how), face_found and face_found_drawn (share of pictures in
+        which CenterFace finds a face, the same on the drawn ones), and the share that shows what its caption says, by attribute.
     """
     from components.portraits.pretrain.unet import load_pipeline, sample
 
@@ -237,6 +237,7 @@ def generation_figures(shop: Workshop, count: int = 600) -> dict[str, float]:
     drawn = np.stack([frame(people, i, shop.size, None)[0] for i in indices])
     figures = {
         "pictures": float(len(pictures)),
+        "guidance": GUIDANCE,
         "face_found": face_found(pictures),
         "face_found_drawn": face_found(drawn),
     }

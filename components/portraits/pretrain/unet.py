@@ -90,7 +90,7 @@ def train_unet(shop: Workshop) -> dict[str, float]:
     save_half(unet, shop.out / "unet")
     save_names(names, shop.out)
     called = named_pictures(shop, names, min(GALLERY, shop.heldout.count))
-    return generation_figures(shop) | name_figures(shop, called)
+    return generation_figures(shop) | name_figures(shop, called) | {"name_guidance": SAMPLE_GUIDANCE}
 
 
 @torch.no_grad()
