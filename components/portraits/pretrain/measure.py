@@ -221,7 +221,8 @@ def generation_figures(shop: Workshop, count: int = 600) -> dict[str, float]:
 
     Returns:
         pictures and guidance (how many, drawn how), face_found and face_found_drawn (share of pictures in
-        which CenterFace finds a face, the same on the drawn ones), and the share that shows what its caption says, by attribute.
+        which CenterFace finds a face, the same on the drawn ones), and the share that shows what its
+        caption says, by attribute.
     """
     from components.portraits.pretrain.unet import load_pipeline, sample
 
