@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from components.model.injection import LORA_NAME, install, installation, mend, set_lora_scale, uninstall
     from components.model.layers import cross_attentions, lora_layers
     from components.model.photoverse import PhotoVerseAdapter
-    from components.model.prediction import PhotoVerseModel, Prediction
+    from components.model.prediction import Condition, PhotoVerseModel, Prediction
     from components.model.weights import (
         AdapterCard,
         adapter_hash,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _HOME = {
     "AdapterCard": "weights",
     "Base": "base",
+    "Condition": "prediction",
     "FeatureExtractor": "features",
     "Fits": "fits",
     "KeyValueCache": "attention",
@@ -67,6 +68,7 @@ _HOME = {
 __all__ = [
     "AdapterCard",
     "Base",
+    "Condition",
     "FeatureExtractor",
     "Fits",
     "KeyValueCache",

@@ -23,6 +23,20 @@ class Prediction(NamedTuple):
     visual_values: list[Tensor]
 
 
+class Condition(NamedTuple):
+    """What a prediction hears of prompts and photos; the same at every timestep.
+
+    Attributes:
+        prompt_embeds: (B, L, D) p, the text encoder's last hidden state.
+        visual_tokens: (B, N_f, D) f; None leaves the visual branch out, as sigma 0 does.
+        p_f: (B, m, D) pseudo-words, for Eq. (5).
+    """
+
+    prompt_embeds: Tensor
+    visual_tokens: Tensor | None
+    p_f: Tensor
+
+
 class PhotoVerseModel(nn.Module):
     """A frozen base with an adapter installed on its UNet.
 
@@ -86,20 +100,44 @@ class PhotoVerseModel(nn.Module):
             alpha: Weight of the LoRA part.
             visual_mask: (B, N_f) bool, optional: which visual tokens count.
         """
+        condition = self.condition(input_ids, word_positions, features)
+        noise_pred = self.denoise(noisy_latents, timesteps, condition, gamma, sigma, alpha, visual_mask)
+        # Eq. (6) reads V_S here, not inside the UNet, where gradient checkpointing would run it twice.
+        assert condition.visual_tokens is not None
+        values = self.adapter.visual_values(condition.visual_tokens)
+        return Prediction(noise_pred, condition.p_f, values)
+
+    def condition(self, input_ids: Tensor, word_positions: Tensor, features: Tensor) -> Condition:
+        """Reads prompts and photos; the arguments are those of `forward`."""
         p_f = self.adapter.text_words(features)
-        visual_tokens = self.adapter.visual_tokens(features)
         prompt_embeds = embed_prompts(self.text_encoder, PromptTokens(input_ids, word_positions), p_f)
+        return Condition(prompt_embeds, self.adapter.visual_tokens(features), p_f)
+
+    def denoise(
+        self,
+        noisy_latents: Tensor,
+        timesteps: Tensor,
+        condition: Condition,
+        gamma: Tensor | float = 1.0,
+        sigma: Tensor | float = 1.0,
+        alpha: float = 1.0,
+        visual_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Returns noise_pred (B, C, h, w) under a condition that was read before.
+
+        One that draws a picture over several timesteps reads it once. Not under ZeRO 3, which gathers weights
+        in `forward` alone.
+        """
         set_lora_scale(self.unet, alpha)
-        noise_pred = self.unet(
+        prediction: Tensor = self.unet(
             noisy_latents,
             timesteps,
-            encoder_hidden_states=prompt_embeds.to(noisy_latents.dtype),
+            encoder_hidden_states=condition.prompt_embeds.to(noisy_latents.dtype),
             cross_attention_kwargs={
-                "visual_tokens": visual_tokens,
+                "visual_tokens": condition.visual_tokens,
                 "gamma": gamma,
                 "sigma": sigma,
                 "visual_mask": visual_mask,
             },
         ).sample
-        # Eq. (6) reads V_S here, not inside the UNet, where gradient checkpointing would run it twice.
-        return Prediction(noise_pred, p_f, self.adapter.visual_values(visual_tokens))
+        return prediction

@@ -110,6 +110,7 @@ class SampledFaceConfig(StrictConfig):
             pictures will be drawn with: at guidance 1 the term raised the identity at guidance 1, and lowered
             it at 3.
         guidance_scale: Guidance of these pictures. The unconditional prediction carries no gradients.
+        hold_gradients: A picture's gradient does not grow on its way back through the steps.
         every_n_samples: Each n-th sample of the global batch is drawn; its cost is that of as many passes as
             there are steps, twice with guidance.
         every_n_steps: The term is computed each n-th step only; its weight is not raised for that.
@@ -119,6 +120,7 @@ class SampledFaceConfig(StrictConfig):
     lambda_sampled: float = Field(default=0.0, ge=0)
     sigma: tuple[float, ...] = Field(default=(1.0, 1.0, 1.0, 1.0), min_length=1, max_length=50)
     guidance_scale: float = Field(default=2.0, ge=1)
+    hold_gradients: bool = True
     every_n_samples: int = Field(default=4, ge=1)
     every_n_steps: int = Field(default=1, ge=1)
     start_step: int = Field(default=0, ge=0)

@@ -55,29 +55,30 @@ class SampledFace:
 
     def draw(self, model: Any, batch: FromNoise) -> Tensor:
         """Returns x' as latents (n, C, h, w): DDIM with guidance, gradients through conditional passes."""
-        latents = batch.noise
+        person = model.condition(batch.input_ids, batch.word_positions, batch.features)
+        words_alone = person._replace(visual_tokens=None)
+        with torch.no_grad():
+            nothing = model.condition(batch.empty_ids, batch.empty_positions, batch.features)
+            nothing = nothing._replace(visual_tokens=None)
+        latents, hold = batch.noise, HeldGradient()
         for timestep, sigma in zip(self._scheduler.timesteps, self._config.sigma, strict=True):
-            noise_pred = self._noise_pred(model, latents, timestep, batch, sigma)
+            condition = person if sigma else words_alone
+            noise_pred = self._noise_pred(model, latents, timestep, condition, nothing, sigma)
             latents = self._scheduler.step(noise_pred, timestep, latents).prev_sample
+            if latents.requires_grad and self._config.hold_gradients:
+                latents.register_hook(hold)
         return latents
 
     def _noise_pred(
-        self, model: Any, latents: Tensor, timestep: Tensor, batch: FromNoise, sigma: float
+        self, model: Any, latents: Tensor, timestep: Tensor, person: Any, nothing: Any, sigma: float
     ) -> Tensor:
         timesteps = timestep.to(latents.device).expand(len(latents))
-        ones = torch.ones(len(latents), device=latents.device, dtype=latents.dtype)
-        with_person = model(
-            latents, timesteps, batch.input_ids, batch.word_positions, batch.features,
-            ones, sigma * ones, self._alpha,
-        ).noise_pred  # fmt: skip
-        scale = self._config.guidance_scale
+        alpha, scale = self._alpha, self._config.guidance_scale
+        with_person: Tensor = model.denoise(latents, timesteps, person, sigma=sigma, alpha=alpha)
         if scale == 1:
             return with_person
         with torch.no_grad():
-            without = model(
-                latents, timesteps, batch.empty_ids, batch.empty_positions, batch.features,
-                ones, 0 * ones, self._alpha,
-            ).noise_pred  # fmt: skip
+            without = model.denoise(latents, timesteps, nothing, alpha=alpha)
         return without + scale * (with_person - without)
 
     def _landmarks(self, images_m11: Tensor, otherwise_xy: Tensor) -> Tensor:
@@ -88,6 +89,25 @@ class SampledFace:
             if faces:
                 landmarks_xy[row] = torch.from_numpy(faces[0].landmarks_xy)
         return landmarks_xy
+
+
+class HeldGradient:
+    """Holds each picture's gradient, on its way back through the steps, at the norm that it begins with.
+
+    A hook on the latents of every step. Guided steps let gradients grow, of a few pictures many times over,
+    which then are most of the batch's mean.
+    """
+
+    def __init__(self) -> None:
+        self._limit: Tensor | None = None
+
+    def __call__(self, gradient: Tensor) -> Tensor:
+        """Returns the gradients (n, C, h, w), shortened; those of x' come first and set the limits (n,)."""
+        norm = gradient.flatten(1).norm(dim=1)
+        if self._limit is None:
+            self._limit = norm
+        shrink = (self._limit / norm.clamp(min=torch.finfo(norm.dtype).tiny)).clamp(max=1)
+        return gradient * shrink.view(-1, 1, 1, 1)
 
 
 def load_sampled_face(job: Job, noise_scheduler: Any, face: FaceIdentity | None) -> SampledFace | None:

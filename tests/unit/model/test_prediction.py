@@ -89,6 +89,17 @@ def test_a_sample_depends_on_its_own_photo_alone(base, adapter):
     assert not torch.allclose(first[1], second[1], atol=1e-4)
 
 
+def test_a_condition_read_once_gives_what_the_whole_does_and_none_is_sigma_0(base, adapter):
+    model = PhotoVerseModel(base.unet, base.text_encoder, adapter)
+    inputs = batch(base, adapter)
+    condition = model.condition(*(inputs[name] for name in ("input_ids", "word_positions", "features")))
+    place = inputs["noisy_latents"], inputs["timesteps"]
+    assert torch.equal(model.denoise(*place, condition), model(**inputs).noise_pred)
+    words_alone = model.denoise(*place, condition._replace(visual_tokens=None))
+    torch.testing.assert_close(words_alone, model.denoise(*place, condition, sigma=torch.zeros(2)))
+    assert not torch.allclose(words_alone, model(**inputs).noise_pred, atol=1e-4)
+
+
 def test_dropped_condition_hides_the_person(base, adapter):
     model = PhotoVerseModel(base.unet, base.text_encoder, adapter)
     inputs = batch(base, adapter, sigma=(0.0, 0.0))

@@ -8,12 +8,19 @@ import torch
 from diffusers import DDIMScheduler, DDPMScheduler, StableDiffusionPipeline
 
 from components.inference import Attachment, Dials, attach
-from components.model import ModelConfig, PhotoVerseAdapter, PhotoVerseModel, load_adapter, load_base
+from components.model import (
+    Condition,
+    ModelConfig,
+    PhotoVerseAdapter,
+    PhotoVerseModel,
+    load_adapter,
+    load_base,
+)
 from components.training.batch import FromNoise
 from components.training.config import SampledFaceConfig, TrainConfig
 from components.training.face_identity import FaceIdentity
 from components.training.prompts import Prompts
-from components.training.sampled_face import SampledFace
+from components.training.sampled_face import HeldGradient, SampledFace
 from components.training.tracking import read_history
 from tests.factories import untrained_adapter
 from tests.unit.training.made_runs import run_alone
@@ -76,20 +83,23 @@ def scheduler():
     )
 
 
-def made(detect, sigma=SIGMA, guidance_scale=3.0):
+def made(detect, sigma=SIGMA, guidance_scale=3.0, **settings):
     """A loss over a model whose prediction has one weight a timestep and sigma."""
-    config = SampledFaceConfig(lambda_sampled=1, sigma=sigma, guidance_scale=guidance_scale)
+    config = SampledFaceConfig(lambda_sampled=1, sigma=sigma, guidance_scale=guidance_scale, **settings)
     face = FaceIdentity(enlarging(), Flat())
     loss = SampledFace(config, scheduler(), face, detect, 0.5)
     weights = {timestep: torch.tensor(0.9, requires_grad=True) for timestep in TIMESTEPS}
     calls = []
 
-    def model(noisy, timesteps, ids, positions, features, gamma, sigma, alpha):
-        calls.append((int(timesteps[0]), float(sigma[0]), torch.is_grad_enabled()))
+    def denoise(noisy, timesteps, condition, gamma=1.0, sigma=1.0, alpha=1.0):
+        calls.append((int(timesteps[0]), condition.visual_tokens is not None, torch.is_grad_enabled()))
         assert alpha == 0.5
-        return SimpleNamespace(noise_pred=weights[int(timesteps[0])] * noisy.roll(1, -1) * (1 + sigma[0]))
+        return weights[int(timesteps[0])] * noisy.roll(1, -1) * (1 + sigma)
 
-    return loss, model, weights, calls
+    def condition(ids, positions, features):
+        return Condition(ids, features, features)
+
+    return loss, SimpleNamespace(condition=condition, denoise=denoise), weights, calls
 
 
 def made_batch(count=2):
@@ -111,9 +121,31 @@ def test_gradients_reach_every_step_and_not_the_unconditional_pass():
     found.sum().backward()
     assert all(weight.grad is not None and weight.grad.abs() > 0 for weight in weights.values())
     assert [call for call in calls if call[2]] == [
-        (t, pytest.approx(s), True) for t, s in zip(TIMESTEPS, SIGMA, strict=True)
+        (t, s > 0, True) for t, s in zip(TIMESTEPS, SIGMA, strict=True)
     ]
-    assert [call for call in calls if not call[2]] == [(t, 0.0, False) for t in TIMESTEPS]
+    assert [call for call in calls if not call[2]] == [(t, False, False) for t in TIMESTEPS]
+
+
+def test_gradients_are_held_at_the_norm_that_they_begin_with():
+    hold = HeldGradient()
+    finished = torch.tensor([1.0, 2.0, 5.0]).view(3, 1, 1, 1) * torch.ones(3, 1, 2, 2) / 2  # norms 1, 2, 5
+    assert torch.equal(hold(finished), finished)
+    before = torch.tensor([0.5, 40.0, 0.0]).view(3, 1, 1, 1) * torch.randn(3, 1, 2, 2).sign() / 2
+    torch.testing.assert_close(hold(before).flatten(1).norm(dim=1), torch.tensor([0.5, 2.0, 0.0]))
+    torch.testing.assert_close(hold(before)[1], before[1] / 20)  # shorter, and no other way
+
+
+def test_held_gradients_do_not_grow_through_the_steps():
+    def norms(hold_gradients):
+        torch.manual_seed(0)
+        loss, model, weights, _ = made(nobody, guidance_scale=9.0, hold_gradients=hold_gradients)
+        loss(model, made_batch(1)).sum().backward()
+        return [weights[t].grad.abs().item() for t in TIMESTEPS]
+
+    held, free = norms(True), norms(False)
+    assert held[-1] == pytest.approx(free[-1])
+    assert max(free) > 5 * free[-1]
+    assert max(held) < max(free) / 5
 
 
 def test_without_guidance_there_is_no_second_pass():
