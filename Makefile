@@ -65,7 +65,7 @@ bench: $(STAMP) ## speed against a reference measured in the same run; writes ru
 base-model: $(STAMP) ## draw people and train the portrait world's base model anew (hours)
 	@$(BIN)/python -m components.portraits.pretrain $(ARGS)
 
-train-portraits: $(STAMP) ## the portrait world to the end, reckoned at 85 minutes; called again, it goes on
+train-portraits: $(STAMP) ## the portrait world to the end, an hour and a half; called again, it goes on
 	@$(BIN)/photoverse train --profile portraits-full --name portraits-full --resume $(ARGS)
 
 services: $(STAMP) ## Prefect's server and worker and MLflow's page on this machine, until Ctrl-C
