@@ -94,8 +94,8 @@ class SampledFace:
 class HeldGradient:
     """Holds each picture's gradient, on its way back through the steps, at the norm that it begins with.
 
-    A hook on the latents of every step. Guided steps let gradients grow, of a few pictures many times over,
-    which then are most of the batch's mean.
+    A hook on the latents of every step. Guided steps let gradients grow, of a few pictures so far that they
+    outweigh the others of the batch (tests/benchmarks/LOG.md).
     """
 
     def __init__(self) -> None:
