@@ -34,17 +34,24 @@ def test_a_kept_card_says_who_agreed_when_and_for_what(store):
     assert "anna" not in kept.id
 
 
-@pytest.mark.parametrize(
-    ("consent", "message"),
-    [
-        (Consent(purpose="nobody says who"), "needs the person's ID"),
-        (Consent(person="anna", purpose="x", given=date(2999, 1, 1)), "in the future"),
-    ],
-)
-def test_nothing_is_kept_of_a_person_without_consent(store, consent, message):
-    with pytest.raises(ValueError, match=message):
-        store.keep(card(consent=consent))
+def test_nothing_is_kept_of_a_person_who_is_not_named(store):
+    with pytest.raises(ValueError, match="needs the person's ID"):
+        store.keep(card(consent=Consent(purpose="nobody says who")))
     assert store.all() == []
+
+
+def test_consent_counts_from_its_day_on(store, monkeypatch):
+    class LastMinute(datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return datetime(2026, 6, 1, 23, 59, tzinfo=tz)
+
+    monkeypatch.setattr("components.inference.consent.datetime", LastMinute)
+    with pytest.raises(ValueError, match="2026-06-02 is in the future"):
+        store.keep(card(given=date(2026, 6, 2)))
+    assert store.all() == []
+    store.keep(card(given=date(2026, 6, 1)))
+    assert len(store.all()) == 1
 
 
 @pytest.mark.parametrize(
